@@ -1,0 +1,2 @@
+//! stoplog
+fn main() {}

@@ -1,0 +1,22 @@
+//! Names and numbers every room shares: newtypes, limits and the facts that travel between rooms
+//! which may not see each other. Deliberately absent: behaviour with I/O, time or randomness.
+
+mod acks;
+mod error_code;
+mod group;
+mod ids;
+mod name;
+mod pushback;
+mod quantity;
+mod topic;
+
+pub use acks::{Acks, DurabilityLevel};
+pub use error_code::{ErrorCode, ErrorKind};
+pub use group::{Assignor, GroupState, OffsetReset};
+pub use ids::{
+    LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId, TopicPartition,
+};
+pub use name::{GroupId, InvalidName, TopicName};
+pub use pushback::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
+pub use quantity::{InvalidQuantity, format_bytes, format_duration, parse_bytes, parse_duration};
+pub use topic::{CompressionHint, ConfigError, Durability, OnFull, TimestampType, TopicConfig};

@@ -1,0 +1,335 @@
+//! What a topic is told: one table of settings, whatever front end sets them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::quantity::{InvalidQuantity, parse_bytes, parse_duration};
+
+/// When an append counts as visible and is acknowledged by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// After an `fdatasync` that covers it.
+    #[default]
+    Fsync,
+    /// After the write; a background sync at most this many milliseconds later.
+    Interval {
+        /// Largest age of an unsynced write in milliseconds.
+        ms: u32,
+    },
+    /// After the write; the kernel decides when it reaches the disk.
+    Os,
+}
+
+/// Who writes a record's timestamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestampType {
+    /// The producer.
+    #[default]
+    Create,
+    /// The broker, at append.
+    Append,
+}
+
+/// What happens to a produce request when the topic is at `max_bytes`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// Refuse with TOPIC_FULL.
+    #[default]
+    Reject,
+    /// Drop the oldest segments.
+    DropOldest,
+}
+
+/// What producers are advised to use; the broker never re-encodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressionHint {
+    /// No advice.
+    #[default]
+    Producer,
+    /// No compression.
+    None,
+    /// gzip.
+    Gzip,
+    /// snappy.
+    Snappy,
+    /// lz4.
+    Lz4,
+    /// zstd.
+    Zstd,
+}
+
+/// Settings of one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicConfig {
+    /// When an append is visible and acknowledged by default.
+    pub durability: Durability,
+    /// A segment is rolled before it grows past this many bytes.
+    pub segment_bytes: u64,
+    /// Sealed segments older than this many milliseconds are deleted; `None` = kept.
+    pub retention_ms: Option<u64>,
+    /// Oldest sealed segments are deleted while a *partition* holds more bytes; `None` = kept.
+    pub retention_bytes: Option<u64>,
+    /// Limit of the whole *topic* in bytes; `None` = no limit.
+    pub max_bytes: Option<u64>,
+    /// What happens at `max_bytes`.
+    pub on_full: OnFull,
+    /// Largest record batch in bytes.
+    pub max_message_bytes: u32,
+    /// Who writes timestamps.
+    pub timestamp_type: TimestampType,
+    /// Advice to producers.
+    pub compression: CompressionHint,
+}
+
+impl Default for TopicConfig {
+    fn default() -> TopicConfig {
+        TopicConfig {
+            durability: Durability::Fsync,
+            segment_bytes: 128 << 20,
+            retention_ms: Some(7 * 86_400_000),
+            retention_bytes: None,
+            max_bytes: None,
+            on_full: OnFull::Reject,
+            max_message_bytes: 1 << 20,
+            timestamp_type: TimestampType::Create,
+            compression: CompressionHint::Producer,
+        }
+    }
+}
+
+/// Smallest `segment_bytes`: one header region and some batches; tests use it to cross borders.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// Largest `segment_bytes`: positions are u32 and maps are made at this size.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Largest `max_message_bytes`: half of the largest native frame.
+pub const MESSAGE_BYTES_MAX: u32 = 8 << 20;
+
+/// Why a setting was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No setting has this name.
+    #[error("no topic setting is called {key:?}; the settings are {}", TopicConfig::KEYS.join(", "))]
+    UnknownKey {
+        /// The name that was given.
+        key: String,
+    },
+    /// The value does not fit the setting.
+    #[error("{key} = {value:?}: {reason}")]
+    Value {
+        /// The setting.
+        key: String,
+        /// The value that was given.
+        value: String,
+        /// What would fit.
+        reason: String,
+    },
+    /// The value is known but this version does not do it yet.
+    #[error("{key} = {value:?} is not supported by this version")]
+    Unsupported {
+        /// The setting.
+        key: String,
+        /// The value that was given.
+        value: String,
+    },
+}
+
+impl TopicConfig {
+    /// Names of all settings, in the order they are shown.
+    pub const KEYS: [&'static str; 9] = [
+        "durability",
+        "segment_bytes",
+        "retention_ms",
+        "retention_bytes",
+        "max_bytes",
+        "on_full",
+        "max_message_bytes",
+        "timestamp_type",
+        "compression",
+    ];
+
+    /// Sets one setting from text: sizes as `64KiB`, durations as `7d`, `none` for no limit,
+    /// `durability` = `fsync | os | interval | interval:250ms`.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let refuse = |reason: String| ConfigError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            reason,
+        };
+        let quantity = |e: InvalidQuantity| refuse(e.to_string());
+        let unsupported =
+            || ConfigError::Unsupported { key: key.to_owned(), value: value.to_owned() };
+        match key {
+            "durability" => self.durability = parse_durability(value).map_err(refuse)?,
+            "segment_bytes" => {
+                let bytes = parse_bytes(value).map_err(quantity)?;
+                if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
+                    return Err(refuse("4KiB to 1GiB are allowed".to_owned()));
+                }
+                self.segment_bytes = bytes;
+            }
+            "retention_ms" => {
+                self.retention_ms = limit(value, |text| {
+                    parse_duration(text).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+                })
+                .map_err(quantity)?;
+            }
+            "retention_bytes" => {
+                self.retention_bytes = limit(value, parse_bytes).map_err(quantity)?
+            }
+            "max_bytes" => self.max_bytes = limit(value, parse_bytes).map_err(quantity)?,
+            "on_full" => {
+                self.on_full = match value {
+                    "reject" => OnFull::Reject,
+                    "drop_oldest" => OnFull::DropOldest,
+                    "throttle" | "hold" => return Err(unsupported()),
+                    _ => return Err(refuse("one of reject, drop_oldest".to_owned())),
+                };
+            }
+            "max_message_bytes" => {
+                let bytes = parse_bytes(value).map_err(quantity)?;
+                let fits =
+                    u32::try_from(bytes).ok().filter(|b| (1024..=MESSAGE_BYTES_MAX).contains(b));
+                self.max_message_bytes =
+                    fits.ok_or_else(|| refuse("1KiB to 8MiB are allowed".to_owned()))?;
+            }
+            "timestamp_type" => {
+                self.timestamp_type = match value {
+                    "create" => TimestampType::Create,
+                    "append" => TimestampType::Append,
+                    _ => return Err(refuse("one of create, append".to_owned())),
+                };
+            }
+            "compression" => {
+                self.compression = match value {
+                    "producer" => CompressionHint::Producer,
+                    "none" => CompressionHint::None,
+                    "gzip" => CompressionHint::Gzip,
+                    "snappy" => CompressionHint::Snappy,
+                    "lz4" => CompressionHint::Lz4,
+                    "zstd" => CompressionHint::Zstd,
+                    _ => {
+                        return Err(refuse(
+                            "one of producer, none, gzip, snappy, lz4, zstd".to_owned(),
+                        ));
+                    }
+                };
+            }
+            _ => return Err(ConfigError::UnknownKey { key: key.to_owned() }),
+        }
+        Ok(())
+    }
+
+    /// All settings as text that `set` reads back, by name.
+    pub fn entries(&self) -> BTreeMap<&'static str, String> {
+        let optional = |value: Option<u64>| value.map_or("none".to_owned(), |v| v.to_string());
+        BTreeMap::from([
+            ("durability", self.durability.to_string()),
+            ("segment_bytes", self.segment_bytes.to_string()),
+            ("retention_ms", optional(self.retention_ms)),
+            ("retention_bytes", optional(self.retention_bytes)),
+            ("max_bytes", optional(self.max_bytes)),
+            ("on_full", self.on_full.to_string()),
+            ("max_message_bytes", self.max_message_bytes.to_string()),
+            ("timestamp_type", self.timestamp_type.to_string()),
+            ("compression", self.compression.to_string()),
+        ])
+    }
+}
+
+fn limit<E>(value: &str, parse: impl Fn(&str) -> Result<u64, E>) -> Result<Option<u64>, E> {
+    if value == "none" { Ok(None) } else { parse(value).map(Some) }
+}
+
+/// `interval` alone means this (DESIGN D6: bounded loss).
+const INTERVAL_MS_DEFAULT: u32 = 100;
+
+fn parse_durability(value: &str) -> Result<Durability, String> {
+    match value.split_once(':') {
+        None if value == "fsync" => Ok(Durability::Fsync),
+        None if value == "os" => Ok(Durability::Os),
+        None if value == "interval" => Ok(Durability::Interval { ms: INTERVAL_MS_DEFAULT }),
+        Some(("interval", period)) => {
+            let period = parse_duration(period).map_err(|e| e.to_string())?;
+            let ms = u32::try_from(period.as_millis()).ok().filter(|ms| (1..=60_000).contains(ms));
+            ms.map(|ms| Durability::Interval { ms }).ok_or("1ms to 60s are allowed".to_owned())
+        }
+        _ => Err("one of fsync, os, interval, interval:250ms".to_owned()),
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Fsync => f.write_str("fsync"),
+            Durability::Interval { ms } => write!(f, "interval:{ms}ms"),
+            Durability::Os => f.write_str("os"),
+        }
+    }
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnFull::Reject => "reject",
+            OnFull::DropOldest => "drop_oldest",
+        })
+    }
+}
+
+impl fmt::Display for TimestampType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimestampType::Create => "create",
+            TimestampType::Append => "append",
+        })
+    }
+}
+
+impl fmt::Display for CompressionHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CompressionHint::Producer => "producer",
+            CompressionHint::None => "none",
+            CompressionHint::Gzip => "gzip",
+            CompressionHint::Snappy => "snappy",
+            CompressionHint::Lz4 => "lz4",
+            CompressionHint::Zstd => "zstd",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_read_back() {
+        let mut config = TopicConfig::default();
+        for (key, value) in
+            [("durability", "interval:250ms"), ("max_bytes", "10GiB"), ("retention_ms", "none")]
+        {
+            config.set(key, value).expect(key);
+        }
+        let mut copy = TopicConfig::default();
+        for (key, value) in config.entries() {
+            copy.set(key, &value).expect(key);
+        }
+        assert_eq!(copy, config);
+        assert_eq!(config.entries().len(), TopicConfig::KEYS.len());
+    }
+
+    #[test]
+    fn later_policies_are_unsupported_and_unknown_ones_are_refused() {
+        let mut config = TopicConfig::default();
+        assert!(matches!(config.set("on_full", "hold"), Err(ConfigError::Unsupported { .. })));
+        assert!(matches!(config.set("on_full", "explode"), Err(ConfigError::Value { .. })));
+        assert!(matches!(config.set("retention", "1d"), Err(ConfigError::UnknownKey { .. })));
+        assert_eq!(config, TopicConfig::default());
+    }
+}
