@@ -2,6 +2,7 @@
 //! which may not see each other. Deliberately absent: behaviour with I/O, time or randomness.
 
 mod acks;
+mod describe;
 mod error_code;
 mod group;
 mod ids;
@@ -11,6 +12,10 @@ mod quantity;
 mod topic;
 
 pub use acks::{Acks, DurabilityLevel};
+pub use describe::{
+    ClusterInfo, CommittedOffset, GroupDescription, GroupListing, LimitUse, MemberDescription,
+    PartitionDescription, PartitionHealth, PressureReport, TopicDescription,
+};
 pub use error_code::{ErrorCode, ErrorKind};
 pub use group::{Assignor, GroupState, OffsetReset};
 pub use ids::{
