@@ -4,6 +4,8 @@
 mod clock;
 mod disk;
 mod latch;
+mod mmap;
+mod real;
 mod rng;
 
 pub use clock::{Clock, SystemClock};
@@ -11,6 +13,7 @@ pub use disk::{
     DirEntry, DirLock, Disk, File, OpenMode, Region, Space, read_full_at, write_all_at,
 };
 pub use latch::Latch;
+pub use real::RealDisk;
 pub use rng::{Rng, SeededRng, SystemRng};
 
 use std::sync::Arc;
