@@ -1,0 +1,6 @@
+//! The main job, shown and checked: orders published as events, subscribers at their own pace, a
+//! crash, a replay, and totals that must agree to the last digit.
+
+pub mod generator;
+pub mod order;
+pub mod tally;
