@@ -28,4 +28,5 @@
 
 #[allow(clippy::disallowed_methods)] // the one room that may touch them
 pub mod env;
+pub mod record;
 pub mod types;
