@@ -26,6 +26,7 @@
 //! | `config` | file + env + flags to each room's options | storage broker server http types |
 //! | `cli` | the subcommands and the demo | all |
 
+pub mod broker;
 #[allow(clippy::disallowed_methods)] // the one room that may touch them
 pub mod env;
 pub mod record;
