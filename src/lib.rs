@@ -31,3 +31,8 @@ pub mod broker;
 pub mod env;
 pub mod record;
 pub mod types;
+
+pub mod config;
+
+#[allow(clippy::disallowed_methods)] // people's files, terminals and waits: nothing to simulate
+pub mod cli;
