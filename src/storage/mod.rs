@@ -1,0 +1,31 @@
+//! Bytes to a durable partition log: the formats on disk, recovery, and the engine that runs them.
+//! `storage-format.md` describes every byte; this room never opens a socket or knows a topic's name.
+
+#[deny(clippy::indexing_slicing)]
+pub mod epochs;
+#[deny(clippy::indexing_slicing)]
+mod fields;
+#[deny(clippy::indexing_slicing)]
+pub mod footer;
+#[deny(clippy::indexing_slicing)]
+pub mod identity;
+pub mod layout;
+#[deny(clippy::indexing_slicing)]
+pub mod manifest;
+#[deny(clippy::indexing_slicing)]
+pub mod meta;
+#[deny(clippy::indexing_slicing)]
+pub mod slot;
+pub mod small_file;
+pub mod tail;
+
+pub use epochs::{EpochStart, Epochs};
+pub use fields::FormatError;
+pub use footer::{FOOTER_BYTES, Footer};
+pub use identity::{Features, IDENTITY_BYTES, Identity};
+pub use layout::{DATA_START, FileName, PartitionPaths};
+pub use manifest::{Gap, Manifest, Seal, SegmentEntry, SegmentState};
+pub use meta::Meta;
+pub use slot::{SLOT_BYTES, Slot, SlotPair, SlotPlace};
+pub use small_file::{read_small_file, write_small_file};
+pub use tail::{SegmentTail, continue_crc};
