@@ -29,6 +29,7 @@
 pub mod broker;
 #[allow(clippy::disallowed_methods)] // the one room that may touch them
 pub mod env;
+pub mod protocol;
 pub mod record;
 pub mod storage;
 pub mod types;
