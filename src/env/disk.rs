@@ -7,7 +7,9 @@
 //! - Bytes written survive only after a later `sync` (of that file) returned 0. Until then any
 //!   subset of the written 512-byte sectors may survive, in any of their versions.
 //! - Create, rename and remove survive only after a later `sync_dir` of the directory returned 0;
-//!   `sync` of a file makes its length and allocation durable, not its name.
+//!   `sync` of a file makes its length and allocation durable, not its name. A rename is atomic;
+//!   across directories it is durable once both were synced. Until then any subset of the changes
+//!   may survive, each together with the earlier changes of the same name or file.
 //! - A `sync` that failed says nothing about the bytes, and a later one that succeeds neither.
 
 use std::io;

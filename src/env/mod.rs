@@ -7,6 +7,7 @@ mod latch;
 mod mmap;
 mod real;
 mod rng;
+pub mod sim;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{

@@ -83,8 +83,10 @@ impl Disk for RealDisk {
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let fd = rustix::fs::openat(CWD, self.at(path)?, flags, FILE_MODE)?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-        if kind != FileType::RegularFile {
-            return Err(Errno::INVAL.into());
+        match kind {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(Errno::ISDIR.into()),
+            _ => return Err(Errno::INVAL.into()),
         }
         Ok(Arc::new(RealFile { file: Arc::new(std::fs::File::from(fd)) }))
     }

@@ -1,0 +1,92 @@
+//! Faults on demand: the n-th operation a fault can hit fails.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// EIO from any operation; a sync that meets it behaves like [`Fault::SyncFailed`].
+    Eio,
+    /// ENOSPC from whatever needs room: write, allocate, create, rename.
+    Enospc,
+    /// A write that takes only part of its bytes and says so.
+    ShortWrite,
+    /// EIO from a sync. Afterwards the pages count as clean: memory keeps the new bytes, the
+    /// device holds any version, and later syncs succeed without writing them.
+    SyncFailed,
+}
+
+/// Kinds of operations, as far as faults tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Open,
+    Create,
+    ReadDir,
+    Rename,
+    Remove,
+    SyncDir,
+    Write,
+    Read,
+    Sync,
+    Allocate,
+    SetLen,
+    Populate,
+}
+
+impl Fault {
+    fn can_hit(self, op: Op) -> bool {
+        match self {
+            Fault::Eio => true,
+            Fault::Enospc => matches!(op, Op::Write | Op::Allocate | Op::Create | Op::Rename),
+            Fault::ShortWrite => op == Op::Write,
+            Fault::SyncFailed => matches!(op, Op::Sync | Op::SyncDir),
+        }
+    }
+
+    /// The errno an operation answers with.
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Fault::Enospc => Errno::NOSPC.into(),
+            Fault::Eio | Fault::ShortWrite | Fault::SyncFailed => Errno::IO.into(),
+        }
+    }
+}
+
+/// A fault waiting for its turn.
+#[derive(Clone, Debug)]
+pub(super) struct FaultPlan {
+    fault: Fault,
+    /// Operations it could hit that still pass before it does.
+    passes: u64,
+    repeats: bool,
+    fired: bool,
+}
+
+impl FaultPlan {
+    pub(super) fn once(passes: u64, fault: Fault) -> FaultPlan {
+        FaultPlan { fault, passes, repeats: false, fired: false }
+    }
+
+    pub(super) fn from_then_on(passes: u64, fault: Fault) -> FaultPlan {
+        FaultPlan { fault, passes, repeats: true, fired: false }
+    }
+
+    pub(super) fn fired(&self) -> bool {
+        self.fired
+    }
+
+    /// The fault that hits this operation, if one does.
+    pub(super) fn strike(&mut self, op: Op) -> Option<Fault> {
+        if !self.fault.can_hit(op) || (self.fired && !self.repeats) {
+            return None;
+        }
+        if self.passes > 0 {
+            self.passes -= 1;
+            return None;
+        }
+        self.fired = true;
+        Some(self.fault)
+    }
+}

@@ -1,0 +1,7 @@
+//! Everything that runs on the simulated disk: its own conformance, then crashes, faults and rot.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "sim/conformance.rs"]
+mod conformance;
+#[path = "sim/disk_model.rs"]
+mod disk_model;
