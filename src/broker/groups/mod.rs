@@ -23,6 +23,8 @@ mod request;
 mod round;
 mod sessions;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use error::GroupError;
 pub use options::GroupOptions;
