@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::Value;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -51,16 +52,25 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A key, value or header as JSON.
-pub fn to_json(bytes: Option<&[u8]>) -> Value {
-    match bytes.map(|b| (b, std::str::from_utf8(b))) {
-        None => Value::Null,
-        Some((_, Ok(text))) => Value::String(text.to_owned()),
-        Some((bytes, Err(_))) => json!({ "base64": base64(bytes) }),
+/// A key, value or header that serializes as text when it is UTF-8, else as `{"base64": ...}`.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonBytes<'a>(pub Option<&'a [u8]>);
+
+impl Serialize for JsonBytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+            None => serializer.serialize_none(),
+            Some((_, Ok(text))) => serializer.serialize_str(text),
+            Some((bytes, Err(_))) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("base64", &base64(bytes))?;
+                map.end()
+            }
+        }
     }
 }
 
-/// Back from [`to_json`].
+/// Back from [`JsonBytes`].
 pub fn from_json(value: &Value) -> Result<Option<Vec<u8>>, String> {
     match value {
         Value::Null => Ok(None),
@@ -94,7 +104,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_survives_json(bytes in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..50))) {
-            let json = to_json(bytes.as_deref());
+            let json = serde_json::to_value(JsonBytes(bytes.as_deref())).expect("JSON");
             prop_assert_eq!(from_json(&json), Ok(bytes));
         }
     }

@@ -13,7 +13,10 @@ use std::io::{self, Write};
 
 use jiff::Timestamp as Moment;
 
-use super::bytes_text::{base64, hex, to_json};
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
+use super::bytes_text::{JsonBytes, base64, hex};
 use super::position::rfc3339;
 use crate::types::{Offset, PartitionId, Timestamp};
 
@@ -36,19 +39,35 @@ pub struct RecordFields<'a> {
     pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
-impl RecordFields<'_> {
-    /// The record as the JSON object that `--json` prints.
-    pub fn json(&self) -> serde_json::Value {
-        let header = |(key, value): &(&[u8], Option<&[u8]>)| serde_json::json!({ "key": to_json(Some(key)), "value": to_json(*value) });
-        serde_json::json!({
-            "topic": self.topic,
-            "partition": self.partition,
-            "offset": self.offset,
-            "timestamp": self.timestamp,
-            "key": to_json(self.key),
-            "value": to_json(self.value),
-            "headers": self.headers.iter().map(header).collect::<Vec<_>>(),
-        })
+impl Serialize for RecordFields<'_> {
+    /// The object that `--json` prints for a record.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut record = serializer.serialize_struct("Record", 7)?;
+        record.serialize_field("topic", self.topic)?;
+        record.serialize_field("partition", &self.partition)?;
+        record.serialize_field("offset", &self.offset)?;
+        record.serialize_field("timestamp", &self.timestamp)?;
+        record.serialize_field("key", &JsonBytes(self.key))?;
+        record.serialize_field("value", &JsonBytes(self.value))?;
+        record.serialize_field("headers", &Headers(self.headers))?;
+        record.end()
+    }
+}
+
+struct Headers<'a>(&'a [(&'a [u8], Option<&'a [u8]>)]);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Header<'a> {
+            key: JsonBytes<'a>,
+            value: JsonBytes<'a>,
+        }
+        serializer.collect_seq(
+            self.0
+                .iter()
+                .map(|(key, value)| Header { key: JsonBytes(Some(key)), value: JsonBytes(*value) }),
+        )
     }
 }
 
@@ -241,7 +260,9 @@ fn write_len(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
 
 fn write_bytes(out: &mut impl Write, bytes: Option<&[u8]>, form: Form) -> io::Result<()> {
     match (form, bytes) {
-        (Form::Json, bytes) => write!(out, "{}", to_json(bytes)),
+        (Form::Json, bytes) => {
+            serde_json::to_writer(out, &JsonBytes(bytes)).map_err(io::Error::from)
+        }
         (_, None) => Ok(()),
         (Form::Raw, Some(bytes)) => out.write_all(bytes),
         (Form::Hex, Some(bytes)) => out.write_all(hex(bytes).as_bytes()),
@@ -326,12 +347,10 @@ mod tests {
 
     #[test]
     fn json_has_the_fixed_shape() {
+        let line = serde_json::to_string(&RECORD).expect("JSON");
         assert_eq!(
-            RECORD.json().to_string(),
-            serde_json::json!({"topic":"orders","partition":3,"offset":41,"timestamp":1_323_435_000_123_i64,
-                "key":"17850","value":{"base64":"/3Y="},
-                "headers":[{"key":"a","value":"1"},{"key":"b","value":null}]})
-            .to_string()
+            line,
+            r#"{"topic":"orders","partition":3,"offset":41,"timestamp":1323435000123,"key":"17850","value":{"base64":"/3Y="},"headers":[{"key":"a","value":"1"},{"key":"b","value":null}]}"#
         );
     }
 

@@ -2,5 +2,6 @@
 //! crash, a replay, and totals that must agree to the last digit.
 
 pub mod generator;
+pub mod ledger;
 pub mod order;
 pub mod tally;
