@@ -155,10 +155,12 @@ fn check_counts(header: &BatchHeader, limits: &BatchLimits) -> Result<(), BatchE
     Ok(())
 }
 
-/// An idempotent batch has an epoch and a sequence; another one is of producer -1.
+/// An idempotent batch has an epoch and a sequence (a transaction's marker has no sequence); another
+/// one is of producer -1.
 fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
     let (id, epoch) = (header.producer_id.0, header.producer_epoch.0);
-    if id == -1 || (id >= 0 && epoch >= 0 && header.base_sequence >= 0) {
+    let sequence_min = if header.attributes.is_control() { -1 } else { 0 };
+    if id == -1 || (id >= 0 && epoch >= 0 && header.base_sequence >= sequence_min) {
         return Ok(());
     }
     let base_sequence = header.base_sequence;

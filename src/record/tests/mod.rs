@@ -2,6 +2,7 @@
 //! batches written by other implementations, damaged bytes.
 
 mod damage;
+mod golden;
 mod oracle;
 mod round_trip;
 
