@@ -1,0 +1,28 @@
+//! Everything that limits (DESIGN section 4): the hard pool for bytes in flight, shares of it, the
+//! fetch pool, disk levels, topic limits, publishers' grants and subscriptions' credit.
+//!
+//! The machines here take time and sizes as arguments and do no I/O, so that they are tested
+//! without threads and reused by the simulator. Deliberately absent: quotas by principal, classes,
+//! the slope controller; they will set the same windows and levels.
+
+mod binding;
+mod cause;
+mod credit;
+mod disk;
+mod drain;
+mod grant;
+mod options;
+mod pool;
+mod retry;
+mod topic_limit;
+
+pub use binding::Binding;
+pub use cause::Cause;
+pub use credit::{Credit, CreditBudget, SubscriptionCredit};
+pub use disk::{DiskGauge, DiskLevel};
+pub use drain::DrainRate;
+pub use grant::{Grant, GrantOptions, GrantSeat, GrantShares, PublisherGrant};
+pub use options::FlowOptions;
+pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
+pub use retry::{busy, retry_after_ms};
+pub use topic_limit::{TopicAdmission, TopicLimit};

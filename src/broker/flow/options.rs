@@ -1,0 +1,82 @@
+//! Sizes of flow control, each with its reason (DESIGN D11, section 4).
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of flow control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowOptions {
+    /// Hard limit on bytes of produce requests between admission and answer. `None` = a quarter of
+    /// `memory_bytes`, at most 256 MiB: rivals pin 1 to 48 GiB under 1,000 greedy producers.
+    pub inflight_bytes_max: Option<u64>,
+    /// What the process may use, for the default above. `None` = what the machine has.
+    pub memory_bytes: Option<u64>,
+    /// One partition may use one `partition_share`-th of the pool, so that a slow one cannot
+    /// starve the others.
+    pub partition_share: u32,
+    /// One connection may use one `connection_share`-th of the pool.
+    pub connection_share: u32,
+    /// Hard limit on bytes of fetch answers between planning and sending. Mapped pages are the
+    /// kernel's, so this bounds pinned maps and, in owned mode, memory.
+    pub fetch_bytes_max: u64,
+    /// Largest window of one publisher: more in flight no longer adds throughput.
+    pub grant_bytes_max: u64,
+    /// First window of a publisher, doubled with each window that was answered.
+    pub grant_bytes_first: u64,
+    /// Life of a grant in milliseconds; an active one is renewed at half of it.
+    pub grant_ttl_ms: u32,
+    /// Free disk space at which user produce is refused: at most this much ...
+    pub disk_full_bytes_max: u64,
+    /// ... and at most this share of the capacity, in per mille.
+    pub disk_full_per_mille: u32,
+    /// Shortest `retry_after` of a busy broker: below it, retries cost more than they carry.
+    pub retry_after_ms_min: u32,
+    /// Longest `retry_after` of a busy broker.
+    pub retry_after_ms_max: u32,
+}
+
+impl Default for FlowOptions {
+    fn default() -> FlowOptions {
+        FlowOptions {
+            inflight_bytes_max: None,
+            memory_bytes: None,
+            partition_share: 4,
+            connection_share: 8,
+            fetch_bytes_max: 256 << 20,
+            grant_bytes_max: 32 << 20,
+            grant_bytes_first: 64 << 10,
+            grant_ttl_ms: 10_000,
+            disk_full_bytes_max: 512 << 20,
+            disk_full_per_mille: 40,
+            retry_after_ms_min: 50,
+            retry_after_ms_max: 5_000,
+        }
+    }
+}
+
+/// Where no memory size is known.
+const INFLIGHT_BYTES_DEFAULT: u64 = 256 << 20;
+
+impl FlowOptions {
+    /// Size of the pool for bytes in flight. `machine_bytes` is the machine's memory, when known.
+    pub fn pool_bytes(&self, machine_bytes: Option<u64>) -> u64 {
+        let budget = self.memory_bytes.or(machine_bytes);
+        let quarter = budget.map_or(INFLIGHT_BYTES_DEFAULT, |bytes| bytes / 4);
+        self.inflight_bytes_max.unwrap_or(quarter.min(INFLIGHT_BYTES_DEFAULT)).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_is_a_quarter_of_the_budget_and_at_most_256_mib() {
+        let options = FlowOptions::default();
+        assert_eq!(options.pool_bytes(Some(64 << 30)), 256 << 20);
+        assert_eq!(options.pool_bytes(Some(512 << 20)), 128 << 20);
+        assert_eq!(options.pool_bytes(None), 256 << 20);
+        let fixed = FlowOptions { inflight_bytes_max: Some(7), ..options };
+        assert_eq!(fixed.pool_bytes(Some(1 << 40)), 7);
+    }
+}
