@@ -1,7 +1,8 @@
 //! What one subscriber got, by partition and offset: at-least-once deliveries become exactly-once
 //! totals, because an offset that was seen before is set aside and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hasher as _};
 
 use super::tally::{Tally, TallyError};
 
@@ -28,6 +29,8 @@ struct Seen {
 pub struct Ledger {
     partitions: BTreeMap<u32, Seen>,
     tally: Tally,
+    /// How often each event (by a 64-bit hash of its bytes) came at an offset of its own.
+    copies: HashMap<u64, u64>,
     delivered: u64,
     redelivered: u64,
     gaps: u64,
@@ -61,7 +64,11 @@ impl Ledger {
                 seen.digests.push(Some(digest));
             }
         }
-        self.tally.add(delivery.event)
+        self.tally.add(delivery.event)?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(delivery.event);
+        *self.copies.entry(hasher.finish()).or_default() += 1;
+        Ok(())
     }
 
     /// Totals without what came again.
@@ -82,6 +89,14 @@ impl Ledger {
     /// Offsets that were skipped.
     pub fn gaps(&self) -> u64 {
         self.gaps
+    }
+
+    /// Events that are here more often than in `published`, counted once per extra copy.
+    pub fn duplicates(&self, published: &Ledger) -> u64 {
+        let extra = |(event, copies): (&u64, &u64)| {
+            copies.saturating_sub(published.copies.get(event).copied().unwrap_or(0))
+        };
+        self.copies.iter().map(extra).sum()
     }
 
     /// Deliveries that came again with other bytes.
@@ -125,6 +140,19 @@ mod tests {
         take(&mut twice, 0, &events[1]);
         assert_eq!(twice.changed(), 1);
         assert_eq!(twice.positions(), BTreeMap::from([(0, 100)]));
+    }
+
+    #[test]
+    fn a_second_copy_at_another_offset_is_a_duplicate() {
+        let events = events();
+        let (mut published, mut log) = (Ledger::default(), Ledger::default());
+        for (offset, event) in (0..).zip(&events) {
+            take(&mut published, offset, event);
+            take(&mut log, offset, event);
+        }
+        assert_eq!(log.duplicates(&published), 0);
+        take(&mut log, 100, &events[7]);
+        assert_eq!((log.duplicates(&published), published.duplicates(&log)), (1, 0));
     }
 
     #[test]
