@@ -1,0 +1,436 @@
+//! The floor server: speaks enough of the native protocol that the ordinary client drives it, and
+//! does only what cannot be left out. It receives frames and writes them; it sends what it mapped.
+//!
+//! One blocking thread reads a connection, one more sends its subscriptions. Nothing is checked
+//! beyond lengths: it listens on loopback for the bench that started it and for nobody else.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::topics::{Topic, Topics};
+use crate::env::Env;
+use crate::protocol::native::frame::HEADER_BYTES;
+use crate::protocol::native::{
+    ErrorAnswer, Frame, FrameHeader, FrameLimits, FrameType, Wire, batches, cluster_info, credit,
+    encode_answer, encode_error, grant, hello, list_offsets, metadata, ping, produce,
+    producer_init, publisher_open, subscribe, topic_create, topic_delete,
+};
+use crate::types::{
+    ClusterInfo, CompressionHint, DurabilityLevel, ErrorCode, LeaderEpoch, Offset, PartitionId,
+    ProducerEpoch, ProducerId, TimestampType, TopicConfig, TopicId,
+};
+
+/// Received at a time; holds several frames of the usual size.
+const BUFFER_BYTES: usize = 2 << 20;
+/// Sent at a time: what one BATCHES frame carries.
+const PIECE_BYTES: u64 = 1 << 20;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves until the process ends.
+pub fn serve(listener: &TcpListener, env: &Env) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let topics = Arc::new(Topics::new(Arc::clone(&env.disk)));
+    loop {
+        let (socket, _) = listener.accept()?;
+        socket.set_nodelay(true)?;
+        let connection = Connection {
+            address,
+            topics: Arc::clone(&topics),
+            out: Arc::new(Mutex::new(socket.try_clone()?)),
+            credits: Arc::default(),
+            pending: Vec::new(),
+            replies: Vec::new(),
+        };
+        std::thread::spawn(move || {
+            if let Err(error) = connection.run(socket) {
+                tracing::debug!(%error, "a connection of the floor server ended");
+            }
+        });
+    }
+}
+
+/// A batch that was received and is not written yet.
+struct Pending {
+    correlation: u64,
+    topic: TopicId,
+    partition: PartitionId,
+    /// Where it stands in the receive buffer.
+    from: usize,
+    to: usize,
+}
+
+#[derive(Default)]
+struct Credits {
+    by_subscription: Mutex<HashMap<u32, credit::Request>>,
+    changed: Condvar,
+}
+
+struct Connection {
+    address: SocketAddr,
+    topics: Arc<Topics>,
+    out: Arc<Mutex<TcpStream>>,
+    credits: Arc<Credits>,
+    pending: Vec<Pending>,
+    replies: Vec<u8>,
+}
+
+impl Connection {
+    /// Reads as much as there is, writes all batches of it, answers all of it in one send.
+    fn run(mut self, mut socket: TcpStream) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut filled = 0;
+        loop {
+            let read = socket.read(&mut buffer[filled..])?;
+            if read == 0 {
+                return Ok(());
+            }
+            filled += read;
+            let mut at = 0;
+            let mut missing = 0;
+            while let Some(raw) = buffer[at..filled].first_chunk::<HEADER_BYTES>() {
+                let header = FrameHeader::parse(raw, FrameLimits::DEFAULT)
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                let frame_bytes = usize::try_from(header.frame_bytes()).unwrap_or(usize::MAX);
+                if at + frame_bytes > filled {
+                    missing = frame_bytes;
+                    break;
+                }
+                self.frame(&header, &buffer, at)?;
+                at += frame_bytes;
+            }
+            self.write(&mut buffer)?;
+            if !self.replies.is_empty() {
+                lock(&self.out).write_all(&self.replies)?;
+                self.replies.clear();
+            }
+            buffer.copy_within(at..filled, 0);
+            filled -= at;
+            if missing > buffer.len() {
+                buffer.resize(missing, 0);
+            }
+        }
+    }
+
+    /// Writes the received batches, one call a partition, and answers them.
+    fn write(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut written: Vec<(Pending, Offset, Arc<Topic>)> = Vec::with_capacity(pending.len());
+        while let Some(first) = pending.first() {
+            let key = (first.topic, first.partition);
+            let Some(topic) = self.topics.by_id(key.0) else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
+            let (group, others): (Vec<_>, Vec<_>) =
+                pending.into_iter().partition(|p| (p.topic, p.partition) == key);
+            pending = others;
+            let mut rest = &mut *buffer;
+            let mut cut = 0;
+            let mut slices = Vec::with_capacity(group.len());
+            for batch in &group {
+                let (_, tail) = rest.split_at_mut(batch.from - cut);
+                let (slice, tail) = tail.split_at_mut(batch.to - batch.from);
+                slices.push(slice);
+                (rest, cut) = (tail, batch.to);
+            }
+            let partition = topic.partition(key.1).ok_or(io::ErrorKind::NotFound)?;
+            let bases = partition.append(&mut slices)?;
+            if topic.synced {
+                partition.sync()?;
+            }
+            written.extend(
+                group.into_iter().zip(bases).map(|(p, base)| (p, base, Arc::clone(&topic))),
+            );
+        }
+        for (batch, base, topic) in written {
+            let level = if topic.synced { DurabilityLevel::Durable } else { DurabilityLevel::Os };
+            let answer = produce::Response {
+                base_offset: Some(base),
+                append_time: crate::types::Timestamp::NONE,
+                level,
+                duplicate: false,
+            };
+            encode_answer::<produce::Request>(&mut self.replies, batch.correlation, &answer);
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, header: &FrameHeader, buffer: &[u8], at: usize) -> io::Result<()> {
+        let control_end = at + HEADER_BYTES + header.control_bytes as usize;
+        let control = &buffer[at + HEADER_BYTES..control_end];
+        let frame_type = FrameType::from_u16(header.frame_type);
+        if frame_type == Some(FrameType::Produce) {
+            let request = read::<produce::Request>(control)?;
+            self.pending.push(Pending {
+                correlation: header.correlation,
+                topic: request.topic,
+                partition: request.partition,
+                from: control_end,
+                to: control_end + header.data_bytes as usize,
+            });
+            return Ok(());
+        }
+        let frame = Frame {
+            frame_type: frame_type.ok_or(io::ErrorKind::InvalidData)?,
+            flags: header.flags,
+            correlation: header.correlation,
+            control: Bytes::copy_from_slice(control),
+            data: Bytes::new(),
+        };
+        self.control(&frame)
+    }
+
+    fn control(&mut self, frame: &Frame) -> io::Result<()> {
+        let id = frame.correlation;
+        match frame.frame_type {
+            FrameType::Hello => {
+                encode_answer::<hello::Request>(&mut self.replies, id, &hello_answer());
+            }
+            FrameType::Ping => {
+                encode_answer::<ping::Request>(&mut self.replies, id, &ping::Response {});
+            }
+            FrameType::Metadata => {
+                let answer = self.metadata(&read(&frame.control)?);
+                encode_answer::<metadata::Request>(&mut self.replies, id, &answer);
+            }
+            FrameType::TopicCreate => self.create(id, read(&frame.control)?)?,
+            FrameType::TopicDelete => self.delete(id, &read(&frame.control)?)?,
+            FrameType::ProducerInit => {
+                let producer =
+                    producer_init::Producer { id: ProducerId(1), epoch: ProducerEpoch(0) };
+                let answer = producer_init::Response { producer };
+                encode_answer::<producer_init::Request>(&mut self.replies, id, &answer);
+            }
+            FrameType::PublisherOpen => {
+                let answer = publisher_answer();
+                encode_answer::<publisher_open::Request>(&mut self.replies, id, &answer);
+            }
+            FrameType::ListOffsets => self.offsets(id, &read(&frame.control)?),
+            FrameType::Subscribe => self.subscribe(id, read(&frame.control)?)?,
+            FrameType::Credit => {
+                let credit = read::<credit::Request>(&frame.control)?;
+                lock(&self.credits.by_subscription).insert(credit.subscription, credit);
+                self.credits.changed.notify_all();
+            }
+            FrameType::ClusterInfo => {
+                let answer = cluster_info::Response { info: cluster_answer() };
+                encode_answer::<cluster_info::Request>(&mut self.replies, id, &answer);
+            }
+            FrameType::Want | FrameType::Goodbye => {}
+            other => {
+                let error = ErrorAnswer::new(ErrorCode::Unsupported, "the floor has no such part");
+                encode_error(&mut self.replies, other, id, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn metadata(&self, request: &metadata::Request) -> metadata::Response {
+        let topics = match &request.topics {
+            metadata::TopicSelector::All => Vec::new(),
+            metadata::TopicSelector::Names { names } => names
+                .iter()
+                .map(|name| (Some(name.clone()), self.topics.by_name(name)))
+                .collect(),
+            metadata::TopicSelector::Ids { ids } => {
+                ids.iter().map(|id| (None, self.topics.by_id(*id))).collect()
+            }
+        };
+        let entry = |(name, topic): (Option<_>, Option<Arc<Topic>>)| match topic {
+            Some(topic) => metadata::Entry {
+                name: Some(topic.name.clone()),
+                id: Some(topic.id),
+                topic: Ok(topic_metadata(&topic)),
+            },
+            None => metadata::Entry {
+                name,
+                id: None,
+                topic: Err(ErrorAnswer::new(ErrorCode::TopicNotFound, "no such topic")),
+            },
+        };
+        let node = metadata::Node { node_id: 0, address: self.address.to_string() };
+        metadata::Response { nodes: vec![node], topics: topics.into_iter().map(entry).collect() }
+    }
+
+    fn create(&mut self, id: u64, request: topic_create::Request) -> io::Result<()> {
+        let synced = !request.settings.iter().any(|(key, value)| key == "durability" && value == "os");
+        let topic = self.topics.create(request.name, request.partitions, synced)?;
+        let answer = topic_create::Response { id: topic.id, config: TopicConfig::default() };
+        encode_answer::<topic_create::Request>(&mut self.replies, id, &answer);
+        Ok(())
+    }
+
+    fn delete(&mut self, id: u64, request: &topic_delete::Request) -> io::Result<()> {
+        let topic = match &request.topic {
+            topic_delete::TopicRef::Name { name } => self.topics.by_name(name),
+            topic_delete::TopicRef::Id { id } => self.topics.by_id(*id),
+        };
+        let Some(topic) = topic else {
+            let error = ErrorAnswer::new(ErrorCode::TopicNotFound, "no such topic");
+            encode_error(&mut self.replies, FrameType::TopicDelete, id, &error);
+            return Ok(());
+        };
+        self.topics.delete(topic.id)?;
+        let answer = topic_delete::Response { id: topic.id };
+        encode_answer::<topic_delete::Request>(&mut self.replies, id, &answer);
+        Ok(())
+    }
+
+    fn offsets(&mut self, id: u64, request: &list_offsets::Request) {
+        let found = |query: &list_offsets::Query| {
+            let topic = self.topics.by_id(query.topic);
+            let end = topic.as_ref().and_then(|t| t.partition(query.partition)).map(|p| p.end());
+            let offset = match query.at {
+                list_offsets::OffsetSpec::Latest => end,
+                _ => Some(Offset::ZERO),
+            };
+            Ok(list_offsets::Found { offset, timestamp: None, leader_epoch: LeaderEpoch(0) })
+        };
+        let offsets = request.partitions.iter().map(found).collect();
+        let answer = list_offsets::Response { offsets };
+        encode_answer::<list_offsets::Request>(&mut self.replies, id, &answer);
+    }
+
+    fn subscribe(&mut self, id: u64, request: subscribe::Request) -> io::Result<()> {
+        let topic = self.topics.by_id(request.topic).ok_or(io::ErrorKind::NotFound)?;
+        let partition = topic.partition(request.partition).ok_or(io::ErrorKind::NotFound)?;
+        let answer = subscribe::Response { start: Offset::ZERO, visible_end: partition.end() };
+        encode_answer::<subscribe::Request>(&mut self.replies, id, &answer);
+        let first = credit::Request {
+            subscription: request.subscription,
+            epoch: 0,
+            bytes_to: request.bytes_to,
+            records_to: request.records_to,
+        };
+        lock(&self.credits.by_subscription).insert(request.subscription, first);
+        let (credits, out) = (Arc::clone(&self.credits), Arc::clone(&self.out));
+        let pusher = Pusher { topic, request, credits, out, sent_bytes: 0, sent_records: 0 };
+        std::thread::spawn(move || pusher.run());
+        Ok(())
+    }
+}
+
+/// Sends one subscription.
+struct Pusher {
+    topic: Arc<Topic>,
+    request: subscribe::Request,
+    credits: Arc<Credits>,
+    out: Arc<Mutex<TcpStream>>,
+    sent_bytes: u64,
+    sent_records: u64,
+}
+
+impl Pusher {
+    fn run(mut self) -> io::Result<()> {
+        let topic = Arc::clone(&self.topic);
+        let partition = topic.partition(self.request.partition).ok_or(io::ErrorKind::NotFound)?;
+        let mut batch = partition.batch_at(self.request.from);
+        loop {
+            let window = self.window();
+            let Some((slice, next)) = partition.read(batch, window.min(PIECE_BYTES)) else {
+                partition.wait_for(batch, Duration::from_secs(1));
+                continue;
+            };
+            batch = next;
+            self.sent_bytes += slice.bytes.len() as u64;
+            self.sent_records += slice.records;
+            let notice = batches::Request {
+                subscription: self.request.subscription,
+                epoch: 0,
+                next_offset: slice.next_offset,
+                visible_end: slice.visible_end,
+                sent_bytes: self.sent_bytes,
+                sent_records: self.sent_records,
+            };
+            let mut head = Vec::with_capacity(128);
+            let bytes = u32::try_from(slice.bytes.len()).unwrap_or(u32::MAX);
+            batches::encode(&mut head, &notice, bytes);
+            let mut buffers = [IoSlice::new(&head), IoSlice::new(&slice.bytes)];
+            write_all_vectored(&mut lock(&self.out), &mut buffers)?;
+        }
+    }
+
+    /// Bytes that may be sent; waits while there are none.
+    fn window(&self) -> u64 {
+        let credits = lock(&self.credits.by_subscription);
+        let left = |credits: &HashMap<u32, credit::Request>| {
+            let credit = credits.get(&self.request.subscription);
+            credit.map_or(0, |c| {
+                let records_left = c.records_to > self.sent_records;
+                if records_left { c.bytes_to.saturating_sub(self.sent_bytes) } else { 0 }
+            })
+        };
+        let waited = self.credits.changed.wait_while(credits, |credits| left(credits) == 0);
+        left(&waited.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn write_all_vectored(socket: &mut TcpStream, mut buffers: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !buffers.is_empty() {
+        match socket.write_vectored(buffers)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut buffers, written),
+        }
+    }
+    Ok(())
+}
+
+fn read<T: Wire>(control: &[u8]) -> io::Result<T> {
+    T::decode(control).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+fn topic_metadata(topic: &Topic) -> metadata::TopicMetadata {
+    let partition = |number| metadata::PartitionMetadata {
+        partition: PartitionId(number),
+        leader: 0,
+        leader_epoch: LeaderEpoch(0),
+    };
+    let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+    metadata::TopicMetadata {
+        partitions: (0..count).map(partition).collect(),
+        max_message_bytes: 8 << 20,
+        timestamp_type: TimestampType::Create,
+        compression: CompressionHint::Producer,
+    }
+}
+
+fn hello_answer() -> hello::Response {
+    hello::Response {
+        version: 1,
+        features: 0,
+        cluster_id: "floor".to_owned(),
+        node_id: 0,
+        writer_id: "floor".to_owned(),
+        software: "stoplog floor".to_owned(),
+        frame_bytes_max: FrameLimits::DEFAULT.frame_bytes_max,
+        requests_max: u32::MAX,
+        publishers_max: u32::MAX,
+        subscriptions_max: u32::MAX,
+        idle_timeout_ms: u32::MAX,
+    }
+}
+
+fn publisher_answer() -> publisher_open::Response {
+    let grant =
+        grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX };
+    publisher_open::Response { grant, allowance_bytes: u32::MAX }
+}
+
+fn cluster_answer() -> ClusterInfo {
+    ClusterInfo {
+        cluster_id: "floor".to_owned(),
+        node_id: 0,
+        writer_id: "floor".to_owned(),
+        advertised: Vec::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        latched: None,
+        uptime_ms: 0,
+    }
+}
