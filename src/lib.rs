@@ -26,16 +26,15 @@
 //! | `config` | file + env + flags to each room's options | storage broker server http types |
 //! | `cli` | the subcommands and the demo | all |
 
+pub mod bench;
+pub mod broker;
+#[allow(clippy::disallowed_methods)] // people's files, terminals and waits: nothing to simulate
+pub mod cli;
+pub mod config;
 #[allow(clippy::disallowed_methods)] // the one room that may touch them
 pub mod env;
 pub mod metrics;
+pub mod protocol;
 pub mod record;
 pub mod storage;
 pub mod types;
-
-pub mod broker;
-pub mod config;
-pub mod protocol;
-
-#[allow(clippy::disallowed_methods)] // people's files, terminals and waits: nothing to simulate
-pub mod cli;

@@ -51,7 +51,12 @@ impl Report {
     pub fn line(&self) -> String {
         let mut line = format!(
             "{} {}: {:.1}s  {} rec  {:.0} rec/s  {:.1} MB/s",
-            self.target, self.workload, self.seconds, self.records, self.records_per_s, self.mb_per_s
+            self.target,
+            self.workload,
+            self.seconds,
+            self.records,
+            self.records_per_s,
+            self.mb_per_s
         );
         if let Some(l) = &self.latency {
             line += &format!(

@@ -44,7 +44,7 @@ pub fn measure(
     let piece: Vec<u8> = (0..options.piece_bytes).map(|i| (i * 31 % 251) as u8).collect();
     let pieces = (options.bytes / options.piece_bytes as u64).max(1);
     Ok(vec![
-        timed("memcpy", pieces, &piece, clock, |piece| copy(piece))?,
+        timed("memcpy", pieces, &piece, clock, copy)?,
         timed("crc32", pieces, &piece, clock, |piece| {
             std::hint::black_box(crc32fast::hash(piece));
             Ok(())

@@ -235,10 +235,9 @@ impl Connection {
     fn metadata(&self, request: &metadata::Request) -> metadata::Response {
         let topics = match &request.topics {
             metadata::TopicSelector::All => Vec::new(),
-            metadata::TopicSelector::Names { names } => names
-                .iter()
-                .map(|name| (Some(name.clone()), self.topics.by_name(name)))
-                .collect(),
+            metadata::TopicSelector::Names { names } => {
+                names.iter().map(|name| (Some(name.clone()), self.topics.by_name(name))).collect()
+            }
             metadata::TopicSelector::Ids { ids } => {
                 ids.iter().map(|id| (None, self.topics.by_id(*id))).collect()
             }
@@ -260,7 +259,8 @@ impl Connection {
     }
 
     fn create(&mut self, id: u64, request: topic_create::Request) -> io::Result<()> {
-        let synced = !request.settings.iter().any(|(key, value)| key == "durability" && value == "os");
+        let synced =
+            !request.settings.iter().any(|(key, value)| key == "durability" && value == "os");
         let topic = self.topics.create(request.name, request.partitions, synced)?;
         let answer = topic_create::Response { id: topic.id, config: TopicConfig::default() };
         encode_answer::<topic_create::Request>(&mut self.replies, id, &answer);
@@ -418,8 +418,7 @@ fn hello_answer() -> hello::Response {
 }
 
 fn publisher_answer() -> publisher_open::Response {
-    let grant =
-        grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX };
+    let grant = grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX };
     publisher_open::Response { grant, allowance_bytes: u32::MAX }
 }
 
@@ -432,5 +431,100 @@ fn cluster_answer() -> ClusterInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         latched: None,
         uptime_ms: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
+    use crate::types::Acks;
+
+    /// Sends frames and reads what comes back until `enough` frames are there.
+    fn exchange(
+        socket: &mut TcpStream,
+        frames: &[u8],
+        enough: usize,
+    ) -> Vec<(FrameHeader, Vec<u8>)> {
+        socket.write_all(frames).expect("send");
+        let mut answers = Vec::new();
+        while answers.len() < enough {
+            let mut raw = [0; HEADER_BYTES];
+            socket.read_exact(&mut raw).expect("an answer");
+            let header = FrameHeader::parse(&raw, FrameLimits::DEFAULT).expect("a frame");
+            let len = header.frame_bytes() as usize - HEADER_BYTES;
+            let mut body = vec![0; len];
+            socket.read_exact(&mut body).expect("the answer's body");
+            answers.push((header, body));
+        }
+        answers
+    }
+
+    fn batch(records: i32) -> Bytes {
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        for _ in 0..records {
+            let record = RecordRef { value: Some(b"value"), ..RecordRef::default() };
+            builder.push(&record).expect("room");
+        }
+        builder.build()
+    }
+
+    #[test]
+    fn what_was_produced_is_pushed_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = Env::real(dir.path().to_owned());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut socket =
+            TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+        std::thread::spawn(move || serve(&listener, &env));
+
+        let mut out = Vec::new();
+        let name = "floor".parse().expect("a name");
+        let settings = vec![("durability".to_owned(), "os".to_owned())];
+        let create = topic_create::Request { name, partitions: 2, settings, dry_run: false };
+        crate::protocol::native::encode_call(&mut out, 1, &create);
+        let (_, body) = exchange(&mut socket, &out, 1).remove(0);
+        let topic = topic_create::Response::decode(&body).expect("created").id;
+
+        out.clear();
+        for (correlation, partition) in [(2, 0), (3, 1), (4, 0)] {
+            let request = produce::Request {
+                publisher: 0,
+                topic,
+                partition: PartitionId(partition),
+                acks: Acks::Topic,
+                deadline_ms: 0,
+            };
+            let batch = batch(5);
+            produce::encode(&mut out, correlation, &request, &batch);
+            out.extend_from_slice(&batch);
+        }
+        let mut bases: Vec<(u64, Option<Offset>)> = exchange(&mut socket, &out, 3)
+            .into_iter()
+            .map(|(h, body)| {
+                let answer = produce::Response::decode(&body).expect("an ack");
+                (h.correlation, answer.base_offset)
+            })
+            .collect();
+        bases.sort();
+        assert_eq!(bases, [(2, Some(Offset(0))), (3, Some(Offset(0))), (4, Some(Offset(5)))]);
+
+        out.clear();
+        let subscribe = subscribe::Request {
+            subscription: 1,
+            topic,
+            partition: PartitionId(0),
+            from: Offset(0),
+            bytes_to: 1,
+            records_to: 100,
+        };
+        crate::protocol::native::encode_call(&mut out, 5, &subscribe);
+        let pushed = exchange(&mut socket, &out, 2);
+        let data = pushed.iter().find(|(h, _)| h.frame_type == FrameType::Batches.as_u16());
+        let (header, body) = data.expect("one batch for one byte of credit");
+        let control = header.control_bytes as usize;
+        let notice = batches::Request::decode(&body[..control]).expect("a notice");
+        assert_eq!((notice.next_offset, notice.visible_end), (Offset(5), Offset(10)));
+        assert_eq!(body.len() - control, batch(5).len());
     }
 }

@@ -127,7 +127,7 @@ impl Partition {
         let buffers: Vec<IoSlice<'_>> = batches.iter().map(|batch| IoSlice::new(batch)).collect();
         let written = self.file.pwritev(&buffers, log.end_bytes)?;
         if written as u64 != bytes {
-            let rest = buffers.concat();
+            let rest: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
             let at = log.end_bytes + written as u64;
             crate::env::write_all_at(&*self.file, &rest[written..], at)?;
         }
