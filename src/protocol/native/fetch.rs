@@ -68,6 +68,8 @@ wire_struct! {
     pub struct Response {
         /// What was read.
         pub partitions: Vec<PartitionAnswer>,
+        /// What kept the answer smaller than asked for, beside the end of the log.
+        pub limited_by: Option<String>,
     }
 }
 

@@ -16,7 +16,7 @@ wire_struct! {
         /// Leader epoch of the last record read; -1 = unknown.
         pub leader_epoch: LeaderEpoch,
         /// Anything the group wants to keep with it; at most 4 KiB.
-        pub metadata: String,
+        pub metadata: Option<String>,
     }
 }
 

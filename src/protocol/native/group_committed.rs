@@ -23,7 +23,7 @@ wire_struct! {
         /// As committed.
         pub leader_epoch: LeaderEpoch,
         /// As committed.
-        pub metadata: String,
+        pub metadata: Option<String>,
     }
 }
 
@@ -32,6 +32,8 @@ wire_struct! {
     pub struct Request {
         /// The group.
         pub group: GroupId,
+        /// A member's id and epoch, to be sure it is still one; absent = anybody.
+        pub member: Option<(String, i32)>,
         /// Of these partitions; absent = of all that have one.
         pub partitions: Option<Vec<TopicPartition>>,
     }

@@ -48,6 +48,8 @@ wire_struct! {
         pub member_epoch: i32,
         /// Send the next heartbeat after so long.
         pub heartbeat_interval_ms: u32,
+        /// A member that reached nobody for so long must take itself for expelled.
+        pub session_timeout_ms: u32,
         /// What it may own from now on; absent = as before. What it owns and is not
         /// listed is to be given up, and confirmed by `owned`.
         pub assignment: Option<Vec<Assigned>>,

@@ -131,6 +131,7 @@ fn examples() -> String {
     };
     let fetched = fetch::Response {
         partitions: vec![fetch::PartitionAnswer { topic, partition, read: Ok(read) }],
+        limited_by: None,
     };
     let mut out = String::new();
     let mut tell = |title: &str, value: &dyn std::fmt::Debug, bytes: &[u8], data: &[u8]| {
