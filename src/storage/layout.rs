@@ -47,6 +47,10 @@ pub const SLOT_B_POSITION: u64 = 2 * BLOCK_BYTES;
 /// Position of the first record batch in a segment file.
 pub const DATA_START: u64 = HEADER_BYTES;
 
+/// Largest record batch in a segment: twice the largest `max_message_bytes`. Whatever claims to be
+/// larger is damage.
+pub const BATCH_BYTES_MAX: u64 = 16 << 20;
+
 /// Where one partition's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionPaths {

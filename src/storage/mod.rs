@@ -9,23 +9,40 @@ mod fields;
 pub mod footer;
 #[deny(clippy::indexing_slicing)]
 pub mod identity;
+#[deny(clippy::indexing_slicing)]
+pub mod index;
 pub mod layout;
 #[deny(clippy::indexing_slicing)]
 pub mod manifest;
 #[deny(clippy::indexing_slicing)]
 pub mod meta;
 #[deny(clippy::indexing_slicing)]
+pub mod producer_state;
+#[deny(clippy::indexing_slicing)]
+pub mod recovery;
+#[deny(clippy::indexing_slicing)]
 pub mod slot;
 pub mod small_file;
+#[deny(clippy::indexing_slicing)]
+pub mod snapshot;
 pub mod tail;
 
 pub use epochs::{EpochStart, Epochs};
 pub use fields::FormatError;
 pub use footer::{FOOTER_BYTES, Footer};
 pub use identity::{Features, IDENTITY_BYTES, Identity};
+pub use index::{Index, IndexEntry};
 pub use layout::{DATA_START, FileName, PartitionPaths};
 pub use manifest::{Gap, Manifest, Seal, SegmentEntry, SegmentState};
 pub use meta::Meta;
-pub use slot::{SLOT_BYTES, Slot, SlotPair, SlotPlace};
+pub use producer_state::{
+    Producer, ProducerCheck, ProducerLimits, ProducerState, RecentBatch, Undo,
+};
+pub use recovery::{
+    Access, Damage, Finding, Materialised, RecoverError, Recovered, RecoveredActive,
+    RecoveredSealed, RecoveryContext, recover_partition,
+};
+pub use slot::{OFFSET_LEASE, SLOT_BYTES, Slot, SlotPair, SlotPlace};
 pub use small_file::{read_small_file, write_small_file};
+pub use snapshot::{decode_snapshot, encode_snapshot};
 pub use tail::{SegmentTail, continue_crc};

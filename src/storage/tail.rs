@@ -6,6 +6,7 @@
 //! `position == DATA_START`; `data_crc` is the CRC-32 of bytes `[DATA_START, position)` and
 //! `chain_crc` the CRC-32 of the batch headers (61 bytes each) among them, in order.
 
+use crate::record::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 use super::layout::DATA_START;
@@ -50,6 +51,32 @@ impl SegmentTail {
             data_crc: 0,
             chain_crc: 0,
         }
+    }
+
+    /// Goes on behind a batch: its header, the same as stored bytes, and the bytes after them.
+    pub fn push(&mut self, header: &BatchHeader, head: &[u8; BATCH_HEADER_BYTES], payload: &[u8]) {
+        let time = header.max_timestamp.max(header.base_timestamp);
+        if self.is_empty() {
+            self.first_epoch = header.leader_epoch;
+            self.min_timestamp = header.base_timestamp;
+        }
+        self.position += (head.len() + payload.len()) as u64;
+        self.next_offset = header.next_offset();
+        self.batches += 1;
+        self.records += u64::try_from(header.record_count).unwrap_or(0);
+        self.min_timestamp = self.min_timestamp.min(header.base_timestamp);
+        self.max_timestamp = self.max_timestamp.max(time);
+        self.last_epoch = header.leader_epoch;
+        self.chain_crc = continue_crc(self.chain_crc, head);
+        self.data_crc = continue_crc(continue_crc(self.data_crc, head), payload);
+    }
+
+    /// Whether `other` describes the same bytes, as far as an index entry knows them.
+    pub(crate) fn same_bytes(&self, other: &SegmentTail) -> bool {
+        self.position == other.position
+            && self.next_offset == other.next_offset
+            && self.data_crc == other.data_crc
+            && self.chain_crc == other.chain_crc
     }
 
     /// Whether no batch was written.

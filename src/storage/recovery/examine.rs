@@ -1,0 +1,294 @@
+//! The segment that takes appends: what its slots say, where its data stops being valid, what
+//! follows there. Looks only; `finish.rs` acts on it.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::env::{Disk, File, OpenMode};
+use crate::storage::index::{INDEX_BYTES_MAX, Index, IndexEntry};
+use crate::storage::layout::{DATA_START, PartitionPaths};
+use crate::storage::slot::{Slot, SlotPair, SlotPlace};
+use crate::storage::small_file::read_small_file;
+use crate::storage::tail::SegmentTail;
+use crate::types::{LeaderEpoch, Offset};
+
+use super::scan::{Scan, find_batch, last_non_zero, scan_to_end};
+use super::sealed::{
+    FoundIdentity, read_at, read_footer, read_identity, read_slots, tail_behind_damage,
+};
+use super::table::{Rest, Slots, Valid};
+use super::{Access, Damage, RecoveryContext};
+
+/// Bytes behind a clean end that are looked at: nobody writes there without clearing `clean` first.
+const PEEK_BYTES: usize = 4096;
+
+/// What was found in the active segment.
+pub(super) struct Found {
+    pub file: Arc<dyn File>,
+    pub identity: FoundIdentity,
+    pub newest: Option<(SlotPlace, Slot)>,
+    pub slots: Slots,
+    pub valid: Valid,
+    pub rest: Rest,
+    /// State at the end of the valid data.
+    pub tail: SegmentTail,
+    /// Complete to `tail`.
+    pub index: Index,
+    /// The file of the index is not what `index` says.
+    pub index_is_stale: bool,
+    /// Position behind the last byte that is not zero.
+    pub written_end: u64,
+    pub file_bytes: u64,
+    pub damage: Option<Damage>,
+}
+
+/// Looks at the active segment at `base`; `None` when its file is missing.
+pub(super) fn examine_active(
+    disk: &dyn Disk,
+    paths: &PartitionPaths,
+    context: &RecoveryContext,
+    base: Offset,
+) -> io::Result<Option<Found>> {
+    let mode = match context.access {
+        Access::ReadWrite => OpenMode::ReadWrite,
+        Access::ReadOnly => OpenMode::Read,
+    };
+    let file = match disk.open(&paths.log(base), mode) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let identity = read_identity(file.as_ref(), paths, context, base)?;
+    let pair = read_slots(file.as_ref(), identity.tag)?;
+    let slots = classify(&identity, &pair);
+    let newest = pair.newest().filter(|_| slots != Slots::NoneValid);
+    let watermark = newest.map_or(SegmentTail::empty(base), |(_, slot)| slot.tail);
+    let stored = StoredIndex::read(disk, paths, base, identity.tag, watermark.position)?;
+    let file_bytes = file.len()?;
+    let look = Look { file: &file, base, watermark, file_bytes, created: identity.created_epoch() };
+    let clean = slots == Slots::Clean && look.is_untouched()? && stored.covers(&watermark);
+    let reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
+    let (rest, written_end) = match clean {
+        true => (Rest::Zeros, reach.tail.position),
+        false => look.rest(&reach.tail, identity.tag)?,
+    };
+    let valid = if reach.damage.is_some() { Valid::BelowWatermark } else { Valid::ToWatermark };
+    Ok(Some(Found {
+        newest,
+        slots,
+        valid,
+        rest,
+        tail: reach.tail,
+        index: reach.index,
+        index_is_stale: reach.index_is_stale,
+        written_end,
+        file_bytes,
+        damage: reach.damage,
+        identity,
+        file,
+    }))
+}
+
+fn classify(identity: &FoundIdentity, pair: &SlotPair) -> Slots {
+    match pair.newest() {
+        _ if identity.identity.is_err() => Slots::NoneValid,
+        None => Slots::NoneValid,
+        Some(_) if pair.is_damaged() => Slots::OneDamaged,
+        Some((_, slot)) if slot.clean => Slots::Clean,
+        Some(_) => Slots::Unclean,
+    }
+}
+
+/// The index file, as far as it can be believed.
+struct StoredIndex {
+    index: Index,
+    /// Missing, damaged, or with entries at or behind the watermark: those may be of data that is
+    /// gone.
+    is_bad: bool,
+}
+
+impl StoredIndex {
+    fn read(
+        disk: &dyn Disk,
+        paths: &PartitionPaths,
+        base: Offset,
+        tag: u32,
+        end: u64,
+    ) -> io::Result<StoredIndex> {
+        let bytes = match read_small_file(disk, &paths.index(base), INDEX_BYTES_MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => Vec::new(),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let (index, is_bad) = Index::decode(&bytes, tag, base, end);
+        Ok(StoredIndex { index, is_bad })
+    }
+
+    /// Whether look-ups with it are fast all over the segment.
+    fn covers(&self, tail: &SegmentTail) -> bool {
+        let last = self.index.entries().last().map_or(DATA_START, |e| u64::from(e.position));
+        !self.is_bad && tail.position - last <= UNINDEXED_BYTES
+    }
+}
+
+/// So much data behind the last entry of a clean segment is left to look-ups; more is read once.
+const UNINDEXED_BYTES: u64 = 64 << 10;
+
+/// How far the data is valid.
+struct Reach {
+    tail: SegmentTail,
+    index: Index,
+    index_is_stale: bool,
+    damage: Option<Damage>,
+}
+
+impl Reach {
+    fn at(tail: SegmentTail, index: Index) -> Reach {
+        Reach { tail, index, index_is_stale: false, damage: None }
+    }
+}
+
+struct Look<'a> {
+    file: &'a Arc<dyn File>,
+    base: Offset,
+    watermark: SegmentTail,
+    file_bytes: u64,
+    created: LeaderEpoch,
+}
+
+impl Look<'_> {
+    /// Whether nothing was written behind a clean end.
+    fn is_untouched(&self) -> io::Result<bool> {
+        let end = self.watermark.position;
+        let next = read_at(self.file.as_ref(), end, PEEK_BYTES)?;
+        Ok(self.file_bytes >= end && next.iter().all(|b| *b == 0))
+    }
+
+    /// Reads from the last index entry below the watermark to the end of what is valid.
+    fn reach(&self, stored: StoredIndex) -> io::Result<Reach> {
+        // What a process wrote that then died of a device error may not be on the device.
+        if let Err(e) = self.file.drop_cache() {
+            tracing::debug!("segment {}: the cache was not dropped: {e}", self.base);
+        }
+        let mut index_is_stale = stored.is_bad;
+        let mut index = stored.index.clone();
+        let resumed = index.entries().last().copied();
+        let mut confirmed = match resumed {
+            Some(entry) => {
+                // The entry's own batch gets no second entry.
+                let tail = self.tail_at(&index, &entry);
+                self.confirm(tail, &mut index)?.is_ok()
+            }
+            None => false,
+        };
+        let mut damage = None;
+        if !confirmed {
+            index = Index::new(self.base);
+            match self.confirm(SegmentTail::empty(self.base), &mut index)? {
+                Ok(()) => confirmed = true,
+                Err(stop) => damage = Some(self.damage(stop, &stored.index, &mut index)?),
+            }
+            index_is_stale |= resumed.is_some();
+        }
+        let mut scan = self.scan(self.watermark, self.file_bytes);
+        let before = index.entries().len();
+        scan_to_end(&mut scan, &mut index, |_, _| {})?;
+        if let Some(damage) = damage.as_mut().filter(|d| d.next_good.is_none()) {
+            let goes_on = index.entries().get(before).is_some() || scan.tail != self.watermark;
+            if goes_on && !confirmed {
+                damage.next_good = Some(self.watermark.next_offset);
+            }
+        }
+        Ok(Reach { tail: scan.tail, index, index_is_stale, damage })
+    }
+
+    /// Whether the data from `from` leads exactly to the watermark; else where it stopped.
+    fn confirm(&self, from: SegmentTail, index: &mut Index) -> io::Result<Result<(), SegmentTail>> {
+        let end = self.watermark.position.min(self.file_bytes);
+        let mut scan = self.scan(from, end);
+        scan_to_end(&mut scan, index, |_, _| {})?;
+        let reached = scan.tail.same_bytes(&self.watermark);
+        Ok(if reached { Ok(()) } else { Err(scan.tail) })
+    }
+
+    /// Something below the watermark is not what it was: where it starts, and where data is valid
+    /// again. `stop` is where a scan from the start ended; `stored` tells which headers were changed
+    /// when every batch is valid by itself.
+    fn damage(&self, stop: SegmentTail, stored: &Index, index: &mut Index) -> io::Result<Damage> {
+        let mut damage = Damage {
+            segment: self.base,
+            position: stop.position,
+            first_bad: stop.next_offset,
+            next_good: None,
+            cause: "bytes below the watermark are not what was synced".to_owned(),
+        };
+        if stop.position == self.watermark.position {
+            let known = last_agreeing(stored, index);
+            damage.position = known.map_or(DATA_START, |e| u64::from(e.position));
+            damage.first_bad = known.map_or(self.base, |e| index.offset_of(&e));
+            damage.cause = "batch headers below the watermark are not what was synced".to_owned();
+            index.cut(damage.position + 1);
+            return Ok(damage);
+        }
+        let end = self.watermark.position.min(self.file_bytes);
+        let mut from = stop;
+        // Of several damaged places one range is made: from the first to behind the last.
+        while let Some((at, header)) =
+            find_batch(self.file, from.position + 1, end, from.next_offset + 1)?
+        {
+            let tail = tail_behind_damage(at, header.base_offset, &stop);
+            let mut behind = Index::new(self.base);
+            behind.push(&tail, header.base_offset);
+            let mut scan = self.scan(tail, end);
+            scan_to_end(&mut scan, &mut behind, |_, _| {})?;
+            let reached = scan.tail.position == self.watermark.position
+                && scan.tail.next_offset == self.watermark.next_offset;
+            if reached {
+                damage.next_good = Some(header.base_offset);
+                index.append(&behind);
+                break;
+            }
+            from = scan.tail;
+        }
+        Ok(damage)
+    }
+
+    /// What follows the valid data, and where it ends.
+    fn rest(&self, tail: &SegmentTail, tag: u32) -> io::Result<(Rest, u64)> {
+        let written_end = last_non_zero(self.file.as_ref(), tail.position, self.file_bytes)?;
+        if written_end == tail.position {
+            return Ok((Rest::Zeros, written_end));
+        }
+        let footer = read_footer(self.file.as_ref(), tail.position, tag)?;
+        let is_footer = footer.is_ok_and(|f| f.tail == *tail && written_end <= f.file_bytes());
+        Ok((if is_footer { Rest::Footer } else { Rest::Bytes }, written_end))
+    }
+
+    fn scan(&self, from: SegmentTail, end: u64) -> Scan {
+        Scan::new(Arc::clone(self.file), from, end, self.created)
+    }
+
+    /// What an entry knows of the state before its batch; counts are taken from the watermark later.
+    fn tail_at(&self, index: &Index, entry: &IndexEntry) -> SegmentTail {
+        SegmentTail {
+            position: u64::from(entry.position),
+            next_offset: index.offset_of(entry),
+            batches: 1,
+            max_timestamp: entry.max_timestamp,
+            chain_crc: entry.chain_crc,
+            data_crc: entry.data_crc,
+            ..SegmentTail::empty(self.base)
+        }
+    }
+}
+
+/// The last entry that a stored index and one made from the data agree on.
+fn last_agreeing(stored: &Index, made: &Index) -> Option<IndexEntry> {
+    let same = |entry: &&IndexEntry| {
+        made.entries()
+            .iter()
+            .any(|e| (e.position, e.chain_crc) == (entry.position, entry.chain_crc))
+    };
+    stored.entries().iter().take_while(same).last().copied()
+}
