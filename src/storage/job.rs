@@ -1,0 +1,353 @@
+//! File operations that may wait for the device: the only thing sync threads run. A job owns all
+//! it needs, does it in order, and comes back as a `SyncDone`; it decides nothing about the log.
+//!
+//! Every order of write, sync and rename that recovery relies on is in this file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::dir::DirShared;
+use super::footer::Footer;
+use super::identity::Identity;
+use super::layout::{IDENTITY_POSITION, PartitionPaths, TOPICS_DIR, topic_dir};
+use super::manifest::Manifest;
+use super::reserve::is_no_space;
+use super::slot::{Slot, SlotPlace};
+use super::small_file::write_small_file;
+use super::tail::SegmentTail;
+use crate::env::{File, OpenMode, write_all_at};
+use crate::types::Offset;
+
+/// A file operation to run on a thread that may wait for the device.
+#[must_use = "a job that is not executed stops its partition"]
+pub struct SyncJob {
+    pub(crate) key: u32,
+    pub(crate) dir: Arc<DirShared>,
+    pub(crate) work: Work,
+}
+
+/// A finished file operation, to be given back to the writer it came from.
+#[must_use = "the writer waits for it"]
+pub struct SyncDone {
+    pub(crate) key: u32,
+    pub(crate) outcome: Outcome,
+}
+
+pub(crate) enum Work {
+    Commit(Commit),
+    Extend(Extend),
+    Open(Box<OpenSegment>),
+    Trim(Box<Trim>),
+    Cleanup(Cleanup),
+    Checkpoint(Box<Checkpoint>),
+    Remove(PartitionPaths),
+}
+
+pub(crate) enum Outcome {
+    Commit(Commit, Result<(), Fault>),
+    Extend(u64, io::Result<()>),
+    Open(Box<OpenSegment>, Result<Opened, Fault>),
+    Trim(Box<Trim>, Result<(), Fault>),
+    Cleanup(Cleanup),
+    Checkpoint(Box<Checkpoint>, Result<(), Fault>),
+    Remove(io::Result<()>),
+}
+
+/// What a failed operation means (DESIGN D7).
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// No space; nothing that was promised is lost.
+    NoSpace(io::Error),
+    /// A write failed: the partition takes no more.
+    Write(io::Error),
+    /// A sync failed: the data directory takes no more.
+    Sync(io::Error),
+}
+
+/// Makes everything written so far durable, and states what the last one made durable.
+pub(crate) struct Commit {
+    pub file: Arc<dyn File>,
+    pub slot: Option<(SlotPlace, Slot)>,
+    pub tail: SegmentTail,
+}
+
+/// Allocates further ahead.
+pub(crate) struct Extend {
+    pub file: Arc<dyn File>,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// Seals the segment before, if there is one, and makes the next.
+pub(crate) struct OpenSegment {
+    pub paths: Arc<PartitionPaths>,
+    pub manifest: Manifest,
+    pub seal: Option<SealWork>,
+    pub caches: Caches,
+    pub identity: Identity,
+    pub slot: Slot,
+    pub allocate: u64,
+    /// The directory may not be there.
+    pub first: bool,
+    /// How far it got: the segment before is sealed, on disk and in `manifest`.
+    pub sealed: bool,
+}
+
+/// The end of a segment.
+pub(crate) struct SealWork {
+    pub file: Arc<dyn File>,
+    pub base: Offset,
+    pub footer: Footer,
+}
+
+/// Files that recovery can do without: it only takes longer.
+#[derive(Default)]
+pub(crate) struct Caches {
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// Older ones that these replace.
+    pub outdated: Vec<PathBuf>,
+}
+
+/// A new segment, ready for its first append.
+pub(crate) struct Opened {
+    pub file: Arc<dyn File>,
+    pub allocated: u64,
+}
+
+/// States durably that everything before an offset is gone.
+pub(crate) struct Trim {
+    pub paths: Arc<PartitionPaths>,
+    pub manifest: Manifest,
+}
+
+/// Removes the files of segments that the manifest calls `deleting`.
+pub(crate) struct Cleanup {
+    pub paths: Arc<PartitionPaths>,
+    pub bases: Vec<Offset>,
+    /// Those that are gone.
+    pub gone: Vec<Offset>,
+}
+
+/// Writes the caches and then a clean slot.
+pub(crate) struct Checkpoint {
+    pub file: Arc<dyn File>,
+    pub caches: Caches,
+    pub slot: (SlotPlace, Slot),
+}
+
+impl SyncJob {
+    /// Runs the operation. Waits for the device.
+    pub fn execute(self) -> SyncDone {
+        let dir = self.dir.as_ref();
+        let outcome = match self.work {
+            Work::Commit(work) => {
+                let result = work.run();
+                Outcome::Commit(work, result)
+            }
+            Work::Extend(work) => {
+                Outcome::Extend(work.to, work.file.allocate(work.from, work.to - work.from))
+            }
+            Work::Open(mut work) => {
+                let result = work.run(dir);
+                Outcome::Open(work, result)
+            }
+            Work::Trim(mut work) => {
+                let result = write_manifest(dir, &work.paths, &mut work.manifest);
+                Outcome::Trim(work, result)
+            }
+            Work::Cleanup(mut work) => {
+                work.run(dir);
+                Outcome::Cleanup(work)
+            }
+            Work::Checkpoint(work) => {
+                let result = work.run(dir);
+                Outcome::Checkpoint(work, result)
+            }
+            Work::Remove(paths) => Outcome::Remove(remove_partition(dir, &paths)),
+        };
+        SyncDone { key: self.key, outcome }
+    }
+
+    /// Whether it is a commit: short, and somebody waits for it.
+    pub fn is_commit(&self) -> bool {
+        matches!(self.work, Work::Commit(_))
+    }
+}
+
+impl Commit {
+    fn run(&self) -> Result<(), Fault> {
+        if let Some((place, slot)) = &self.slot {
+            write_slot(self.file.as_ref(), *place, slot)?;
+        }
+        self.file.sync().map_err(Fault::Sync)
+    }
+}
+
+impl OpenSegment {
+    fn run(&mut self, dir: &DirShared) -> Result<Opened, Fault> {
+        if self.first {
+            self.make_directory(dir)?;
+        }
+        if let Some(seal) = self.seal.as_ref().filter(|_| !self.sealed) {
+            seal.run(dir)?;
+            self.manifest.seal(seal.base, &seal.footer);
+            self.sealed = true;
+        }
+        self.caches.write(dir);
+        let base = self.identity.base_offset;
+        if self.manifest.segment(base).is_none() {
+            self.manifest.creating(base);
+        }
+        write_manifest(dir, &self.paths, &mut self.manifest)?;
+        let opened = self.create(dir)?;
+        self.manifest.activate(base);
+        write_manifest(dir, &self.paths, &mut self.manifest)?;
+        Ok(opened)
+    }
+
+    fn make_directory(&self, dir: &DirShared) -> Result<(), Fault> {
+        let disk = dir.env.disk.as_ref();
+        let path = self.paths.dir();
+        dir.with_reserve(|| disk.create_dir_all(path)).map_err(Fault::of_write)?;
+        let topic = topic_dir(self.paths.id().topic);
+        for parent in [topic.as_path(), Path::new(TOPICS_DIR)] {
+            disk.sync_dir(parent).map_err(Fault::Sync)?;
+        }
+        Ok(())
+    }
+
+    /// A file that a failed attempt left is emptied: the manifest says that it holds nothing.
+    fn create(&self, dir: &DirShared) -> Result<Opened, Fault> {
+        let disk = dir.env.disk.as_ref();
+        let path = self.paths.log(self.identity.base_offset);
+        let write = || -> io::Result<Arc<dyn File>> {
+            let file = disk.open(&path, OpenMode::Truncate)?;
+            file.allocate(0, self.allocate)?;
+            write_all_at(file.as_ref(), &self.identity.encode(), IDENTITY_POSITION)?;
+            write_all_at(file.as_ref(), &self.slot.encode(), SlotPlace::A.position())?;
+            Ok(file)
+        };
+        let file = dir.with_reserve(write).map_err(Fault::of_write)?;
+        file.sync().map_err(Fault::Sync)?;
+        disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
+        Ok(Opened { file, allocated: self.allocate })
+    }
+}
+
+impl SealWork {
+    /// Footer behind the data, the rest of the file cut off, all of it durable.
+    fn run(&self, dir: &DirShared) -> Result<(), Fault> {
+        let position = self.footer.tail.position;
+        let bytes = self.footer.encode();
+        dir.with_reserve(|| write_all_at(self.file.as_ref(), &bytes, position))
+            .map_err(Fault::of_write)?;
+        self.file.set_len(self.footer.file_bytes()).map_err(Fault::of_write)?;
+        self.file.sync().map_err(Fault::Sync)
+    }
+}
+
+impl Caches {
+    fn write(&self, dir: &DirShared) {
+        let disk = dir.env.disk.as_ref();
+        for (path, bytes) in &self.files {
+            if let Err(e) = write_small_file(disk, path, bytes) {
+                tracing::warn!("{} was not written: {e}", path.display());
+                return;
+            }
+        }
+        for path in &self.outdated {
+            if let Err(e) = disk.remove_file(path) {
+                tracing::debug!("{} was not removed: {e}", path.display());
+            }
+        }
+    }
+}
+
+impl Checkpoint {
+    fn run(&self, dir: &DirShared) -> Result<(), Fault> {
+        self.caches.write(dir);
+        let (place, slot) = &self.slot;
+        write_slot(self.file.as_ref(), *place, slot)?;
+        self.file.sync().map_err(Fault::Sync)
+    }
+}
+
+impl Cleanup {
+    /// By way of `trash/`, so that a crash leaves nothing that looks like a segment.
+    fn run(&mut self, dir: &DirShared) {
+        let disk = dir.env.disk.as_ref();
+        for base in std::mem::take(&mut self.bases) {
+            let paths = [self.paths.log(base), self.paths.index(base), self.paths.snapshot(base)];
+            let results = paths.iter().map(|path| remove_by_trash(dir, &self.paths, path));
+            if let Some(e) = results.filter_map(Result::err).next() {
+                tracing::warn!("segment {base} of {} is not removed yet: {e}", self.paths.id());
+                self.bases.push(base);
+            } else {
+                self.gone.push(base);
+            }
+        }
+        if let Err(e) = disk.sync_dir(self.paths.dir()) {
+            tracing::warn!("removal of segments of {} is not durable yet: {e}", self.paths.id());
+            self.bases.append(&mut self.gone);
+        }
+    }
+}
+
+impl Fault {
+    fn of_write(error: io::Error) -> Fault {
+        if is_no_space(&error) { Fault::NoSpace(error) } else { Fault::Write(error) }
+    }
+}
+
+fn write_slot(file: &dyn File, place: SlotPlace, slot: &Slot) -> Result<(), Fault> {
+    write_all_at(file, &slot.encode(), place.position()).map_err(Fault::of_write)
+}
+
+/// A manifest write that fails for another reason than space may hide a failed sync: fail-stop.
+fn write_manifest(
+    dir: &DirShared,
+    paths: &PartitionPaths,
+    manifest: &mut Manifest,
+) -> Result<(), Fault> {
+    manifest.generation += 1;
+    let bytes = manifest.encode();
+    let write = || write_small_file(dir.env.disk.as_ref(), &paths.manifest(), &bytes);
+    dir.with_reserve(write).map_err(|e| match Fault::of_write(e) {
+        Fault::Write(e) => Fault::Sync(e),
+        other => other,
+    })
+}
+
+fn remove_by_trash(dir: &DirShared, paths: &PartitionPaths, path: &Path) -> io::Result<()> {
+    let disk = dir.env.disk.as_ref();
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    let trash = paths.trash(name);
+    match disk.rename(path, &trash) {
+        Ok(()) => disk.remove_file(&trash),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a partition's directory. The caller has a durable record that it is to go, so that the
+/// next start goes on where a crash stopped it.
+pub(crate) fn remove_partition(dir: &DirShared, paths: &PartitionPaths) -> io::Result<()> {
+    let disk = dir.env.disk.as_ref();
+    let entries = match disk.read_dir(paths.dir()) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        remove_by_trash(dir, paths, &paths.dir().join(&entry.name))?;
+    }
+    disk.remove_dir(paths.dir())?;
+    let topic = topic_dir(paths.id().topic);
+    disk.sync_dir(&topic)?;
+    if disk.read_dir(&topic)?.is_empty() {
+        disk.remove_dir(&topic)?;
+        disk.sync_dir(Path::new(TOPICS_DIR))?;
+    }
+    Ok(())
+}

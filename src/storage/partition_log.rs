@@ -1,0 +1,302 @@
+//! The log of one partition: a machine with a single owner, stepped round by round. It never waits:
+//! it appends from its backlog, and hands out jobs for everything that may take the device's time.
+//!
+//! A step does, in this order: refuse what can never be done, append what can be appended now,
+//! start at most one job on the active file. A finished job is brought back by `finish`; then the
+//! machine is stepped again. The simulator does the same without threads.
+//!
+//! Deliberately absent: threads, locks held over I/O, knowledge of other partitions.
+//!
+//! # Invariants
+//! - One job at a time writes the active file's header or the manifest: one `fdatasync` in flight
+//!   per file, each slot states what the one before covered.
+//! - `active.durable.position <= active.tail.position <= active.allocated`.
+//! - No batch is written while the synced slot is clean or its lease does not cover the offsets.
+
+mod adopt;
+mod append_round;
+mod commit_round;
+mod orders;
+mod roll;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admin::AdminCommand;
+use super::append::Append;
+use super::commit::PendingAcks;
+use super::dir::DirShared;
+use super::error::AppendError;
+use super::job::{Outcome, SyncDone, SyncJob, Work};
+use super::layout::PartitionPaths;
+use super::manifest::Manifest;
+use super::options::PartitionOptions;
+use super::partition::PartitionShared;
+use super::producer_state::ProducerState;
+use super::segment::Segment;
+use super::slot::{Slot, SlotPlace};
+use super::tail::SegmentTail;
+use crate::env::File;
+use crate::types::{LeaderEpoch, Offset, Timestamp};
+
+use append_round::Staging;
+use orders::Orders;
+
+/// The moment of a step, and where its jobs go.
+pub(crate) struct Round<'a> {
+    /// Monotonic time.
+    pub now: Duration,
+    /// Wall time.
+    pub wall: Timestamp,
+    pub jobs: &'a mut Vec<SyncJob>,
+}
+
+/// The log of one partition.
+pub(crate) struct PartitionLog {
+    shared: Arc<PartitionShared>,
+    dir: Arc<DirShared>,
+    paths: Arc<PartitionPaths>,
+    options: Arc<PartitionOptions>,
+    manifest: Manifest,
+    producers: ProducerState,
+    epoch: LeaderEpoch,
+    /// The offset of the next record.
+    next: Offset,
+    active: Option<Active>,
+    backlog: VecDeque<Append>,
+    blocked: Option<Blocked>,
+    staging: Staging,
+    acks: PendingAcks,
+    orders: Orders,
+    /// The job that has the active file's header and the manifest.
+    in_flight: bool,
+    extending: bool,
+    cleanup: CleanupState,
+    /// Why nothing is appended any more.
+    stopped: Option<AppendError>,
+    /// Snapshots that are on disk, oldest first.
+    snapshots: Vec<Offset>,
+    last_append: Duration,
+    /// What the writer will wake it for.
+    timer: Option<Duration>,
+    /// When the oldest write that is not synced was made.
+    unsynced_since: Option<Duration>,
+}
+
+/// The segment that takes appends.
+struct Active {
+    segment: Arc<Segment>,
+    /// Closed while nothing is unsynced and other files are needed more.
+    file: Option<Arc<dyn File>>,
+    allocated: u64,
+    tail: SegmentTail,
+    /// What the last `fdatasync` covered.
+    durable: SegmentTail,
+    /// The slot that was synced last, and where.
+    slot: Slot,
+    place: SlotPlace,
+    max_append_time: Timestamp,
+    epoch: LeaderEpoch,
+}
+
+/// Why the first batch of the backlog has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocked {
+    /// Another segment must be made first.
+    Segment,
+    /// A slot that is not clean and promises more offsets must be synced first.
+    Lease,
+    /// Space is being allocated.
+    Extend,
+}
+
+/// Segments whose files are to be removed.
+#[derive(Default)]
+struct CleanupState {
+    in_flight: bool,
+    /// The manifest says `deleting`.
+    pending: Vec<Offset>,
+    /// The files are gone; the manifest forgets them when no job holds it.
+    gone: Vec<Offset>,
+    /// They could not be removed; tried again later.
+    failed: Vec<Offset>,
+}
+
+impl CleanupState {
+    fn retry(&mut self) {
+        self.pending.append(&mut self.failed);
+    }
+}
+
+impl PartitionLog {
+    /// The log of a partition without files.
+    pub(crate) fn new(shared: Arc<PartitionShared>) -> PartitionLog {
+        let dir = Arc::clone(&shared.dir);
+        let manifest = Manifest::new(dir.cluster_id, shared.id);
+        let producers = ProducerState::new(dir.producer_limits());
+        PartitionLog {
+            paths: Arc::new(PartitionPaths::new(shared.id)),
+            options: shared.options(),
+            manifest,
+            producers,
+            epoch: LeaderEpoch(0),
+            next: Offset::ZERO,
+            active: None,
+            backlog: VecDeque::new(),
+            blocked: None,
+            staging: Staging::default(),
+            acks: PendingAcks::default(),
+            orders: Orders::default(),
+            in_flight: false,
+            extending: false,
+            cleanup: CleanupState::default(),
+            stopped: None,
+            snapshots: Vec::new(),
+            last_append: Duration::ZERO,
+            timer: None,
+            unsynced_since: None,
+            shared,
+            dir,
+        }
+    }
+
+    /// Its name among the partitions of this process.
+    pub(crate) fn key(&self) -> u32 {
+        self.shared.key
+    }
+
+    /// Whether it was closed or deleted and can be dropped.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.orders.finished && !self.in_flight && !self.extending && !self.cleanup.in_flight
+    }
+
+    /// Takes a batch into the backlog; the next step appends it.
+    pub(crate) fn enqueue(&mut self, append: Append) {
+        self.backlog.push_back(append);
+    }
+
+    /// Takes an order; the next step carries it out or starts it.
+    pub(crate) fn order(&mut self, command: AdminCommand) {
+        if let AdminCommand::Options(options) = &command {
+            self.options = Arc::clone(options);
+            self.shared.set_options(Arc::clone(options));
+            return;
+        }
+        self.orders.take(command);
+    }
+
+    /// Does what can be done now.
+    pub(crate) fn step(&mut self, round: &mut Round<'_>) {
+        self.refuse_after_fault();
+        self.append_backlog(round);
+        self.forget_removed_segments();
+        self.start_job(round);
+    }
+
+    /// Takes a finished job back. The next step goes on from there.
+    pub(crate) fn finish(&mut self, done: SyncDone, round: &mut Round<'_>) {
+        match done.outcome {
+            Outcome::Commit(commit, result) => self.finish_commit(commit, result, round),
+            Outcome::Open(work, result) => self.finish_open(*work, result, round),
+            Outcome::Trim(trim, result) => self.finish_trim(*trim, result),
+            Outcome::Checkpoint(work, result) => self.finish_checkpoint(*work, result, round),
+            Outcome::Cleanup(cleanup) => self.finish_cleanup(cleanup),
+            Outcome::Extend(to, result) => self.finish_extend(to, result),
+            Outcome::Remove(result) => self.finish_remove(result),
+        }
+    }
+
+    /// When it wants to be stepped though nothing arrives.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        if self.in_flight || self.stopped.is_some() {
+            return None;
+        }
+        let commit = self.commit_deadline();
+        let quiet = self.quiet_deadline();
+        commit.into_iter().chain(quiet).min()
+    }
+
+    /// Asks to be woken at `deadline`, unless an earlier call is due anyway: it asks again then.
+    pub(crate) fn set_timer(&mut self, deadline: Duration, timers: &mut BTreeSet<(Duration, u32)>) {
+        if self.timer.is_some_and(|timer| timer <= deadline) {
+            return;
+        }
+        if let Some(later) = self.timer.replace(deadline) {
+            timers.remove(&(later, self.key()));
+        }
+        timers.insert((deadline, self.key()));
+    }
+
+    /// It was woken.
+    pub(crate) fn timer_fired(&mut self) {
+        self.timer = None;
+    }
+
+    fn start_job(&mut self, round: &mut Round<'_>) {
+        if self.in_flight || self.dir.latch.is_closed() {
+            self.finish_orders();
+            return;
+        }
+        let work = None
+            .or_else(|| self.removal_work())
+            .or_else(|| self.open_work(round))
+            .or_else(|| self.commit_work(round))
+            .or_else(|| self.trim_work())
+            .or_else(|| self.checkpoint_work(round));
+        if let Some(work) = work {
+            self.in_flight = true;
+            self.send(work, round);
+        }
+        self.start_cleanup(round);
+        self.extend_ahead(round);
+        self.finish_orders();
+    }
+
+    fn send(&self, work: Work, round: &mut Round<'_>) {
+        round.jobs.push(SyncJob { key: self.key(), dir: Arc::clone(&self.dir), work });
+    }
+
+    /// The latch closes once for all; then nothing waits any more.
+    fn refuse_after_fault(&mut self) {
+        if let Some(cause) = self.dir.latch.cause() {
+            let error = AppendError::Latched { cause: cause.to_owned() };
+            self.acks.refuse(&error);
+            self.orders.refuse_latched(cause);
+            self.stopped = Some(error);
+        }
+        if let Some(error) = self.stopped.clone() {
+            self.refuse_backlog(&error);
+        }
+    }
+
+    fn refuse_backlog(&mut self, error: &AppendError) {
+        self.blocked = None;
+        let backlog = std::mem::take(&mut self.backlog);
+        let bytes = backlog.iter().map(Append::size_bytes).sum();
+        self.shared.queue.release(bytes, backlog.len());
+        for append in backlog {
+            append.done.done(Err(error.clone()));
+        }
+    }
+
+    /// A device error: the partition is read-only until the next start.
+    fn stop(&mut self, error: &std::io::Error) {
+        let cause = error.to_string();
+        tracing::error!("partition {} is read-only: {cause}", self.shared.id);
+        self.shared.set_health(crate::types::PartitionHealth::ReadOnly { cause: cause.clone() });
+        self.stopped = Some(AppendError::ReadOnly { cause });
+        self.refuse_after_fault();
+    }
+}
+
+impl Drop for PartitionLog {
+    fn drop(&mut self) {
+        // Whoever still waits is told, whatever the reason.
+        self.refuse_backlog(&AppendError::Closed);
+        self.acks.refuse(&AppendError::Closed);
+        if self.active.is_some() {
+            self.dir.segment_closed();
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Commits: when one is due, what it states, what it lets go.
+//!
+//! One is in flight per file. Whoever arrives meanwhile is covered by the next, which starts as
+//! soon as the one before is back: no artificial delay. The slot of a commit states what the one
+//! before covered, so that stating costs no sync of its own.
+
+use std::time::Duration;
+
+use crate::storage::job::{Caches, Checkpoint, Commit, Fault, Work};
+use crate::storage::segment::Border;
+use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
+use crate::storage::snapshot::encode_snapshot;
+use crate::types::{Durability, Offset};
+
+use super::{Active, Blocked, PartitionLog, Round};
+
+impl PartitionLog {
+    /// The offset before which everything is durable.
+    pub(super) fn durable_end(&self) -> Offset {
+        self.active.as_ref().map_or(self.next, |active| active.durable.next_offset)
+    }
+
+    /// The offset behind the last record.
+    pub(super) fn log_end(&self) -> Offset {
+        self.active.as_ref().map_or(self.next, |active| active.tail.next_offset)
+    }
+
+    /// A commit, when one is due.
+    pub(super) fn commit_work(&mut self, round: &Round<'_>) -> Option<Work> {
+        if !self.is_commit_due(round.now) {
+            return None;
+        }
+        let slot = self.next_slot();
+        let active = self.active.as_mut()?;
+        match active.open_file(&self.dir) {
+            Ok(file) => Some(Work::Commit(Commit { file, slot, tail: active.tail })),
+            Err(e) => {
+                self.stop(&e);
+                None
+            }
+        }
+    }
+
+    fn is_commit_due(&self, now: Duration) -> bool {
+        let Some(active) = &self.active else { return false };
+        if self.blocked == Some(Blocked::Lease) {
+            return true;
+        }
+        let unsynced = active.tail.position > active.durable.position;
+        let wanted = self.acks.wanted().is_some_and(|end| end > active.durable.next_offset)
+            || self.options.durability == Durability::Fsync
+            || self.orders.wants_commit(active.durable.next_offset)
+            || self.is_lease_low(active);
+        (unsynced && wanted) || self.commit_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// When a commit is due that nobody waits for.
+    pub(super) fn commit_deadline(&self) -> Option<Duration> {
+        let active = self.active.as_ref()?;
+        if active.tail.position > active.durable.position {
+            let period = match self.options.durability {
+                Durability::Interval { ms } => Duration::from_millis(u64::from(ms)),
+                Durability::Fsync | Durability::Os => self.dir.options.checkpoint_idle,
+            };
+            return Some(self.unsynced_since? + period);
+        }
+        let unstated = active.durable.position > active.slot.tail.position;
+        unstated.then(|| self.last_append + self.dir.options.slot_flush)
+    }
+
+    fn is_lease_low(&self, active: &Active) -> bool {
+        !active.slot.clean
+            && active.slot.offset_lease - self.next < self.dir.options.lease_records / 2
+    }
+
+    /// The slot that the next commit writes, when it has anything new to state.
+    fn next_slot(&self) -> Option<(SlotPlace, Slot)> {
+        let active = self.active.as_ref().filter(|_| self.stopped.is_none())?;
+        let renew = active.slot.clean || self.is_lease_low(active);
+        let offset_lease = if renew { self.renewed_lease() } else { active.slot.offset_lease };
+        let slot = self.slot_after(active, false, offset_lease);
+        let news = active.slot.clean
+            || slot.tail != active.slot.tail
+            || slot.offset_lease != active.slot.offset_lease;
+        news.then_some((active.place.other(), slot))
+    }
+
+    /// A lease that covers the next batch in any case.
+    pub(super) fn renewed_lease(&self) -> Offset {
+        let usual = self.dir.options.lease_records.min(OFFSET_LEASE);
+        let front = self.backlog.front().map_or(0, |append| append.batch.header().record_count);
+        self.next + usual.max(i64::from(front))
+    }
+
+    fn slot_after(&self, active: &Active, clean: bool, offset_lease: Offset) -> Slot {
+        Slot {
+            generation: active.slot.generation + 1,
+            tag: active.segment.tag,
+            clean,
+            tail: active.durable,
+            offset_lease,
+            max_append_time: active.max_append_time,
+            boot_id: self.dir.boot_id,
+            leader_epoch: self.epoch,
+        }
+    }
+
+    pub(super) fn finish_commit(
+        &mut self,
+        commit: Commit,
+        result: Result<(), Fault>,
+        round: &Round<'_>,
+    ) {
+        self.in_flight = false;
+        if let Err(fault) = result {
+            self.fault(fault);
+            return;
+        }
+        let Some(active) = self.active.as_mut().filter(|_| !self.dir.latch.is_closed()) else {
+            return;
+        };
+        active.durable = commit.tail;
+        let all = active.tail.position == active.durable.position;
+        self.unsynced_since = (!all).then_some(round.now);
+        if let Some((place, slot)) = commit.slot {
+            (active.place, active.slot) = (place, slot);
+        } else if self.blocked == Some(Blocked::Lease) {
+            // The slot found no space: without a lease nothing more can be appended.
+            let error = self.disk_full(0);
+            self.refuse_backlog(&error);
+        }
+        self.publish_durable();
+    }
+
+    /// What is durable is published and answered.
+    pub(super) fn publish_durable(&mut self) {
+        let Some(active) = &self.active else { return };
+        let end = active.durable.next_offset;
+        self.shared.set_durable_end(end);
+        if self.options.durability == Durability::Fsync {
+            let mut state = active.segment.write();
+            let border = Border::of(&active.durable);
+            if border.position > state.visible.position {
+                state.visible = border;
+            }
+            drop(state);
+            if end > self.shared.offsets().visible_end {
+                self.shared.set_visible_end(end);
+            }
+        }
+        self.acks.release(end);
+    }
+
+    /// When the partition has been quiet for so long that it gets a clean slot.
+    pub(super) fn quiet_deadline(&self) -> Option<Duration> {
+        let active = self.active.as_ref()?;
+        let all = active.tail.position == active.durable.position;
+        (all && !active.slot.clean).then(|| self.last_append + self.dir.options.checkpoint_idle)
+    }
+
+    /// A clean slot and everything else that spares the next start a scan.
+    pub(super) fn checkpoint_work(&mut self, round: &Round<'_>) -> Option<Work> {
+        let asked = self.orders.wants_checkpoint();
+        let quiet = self.quiet_deadline().is_some_and(|deadline| deadline <= round.now);
+        if !(asked || quiet) || !self.backlog.is_empty() || self.stopped.is_some() {
+            return None;
+        }
+        let all = |a: &Active| a.tail.position == a.durable.position && !a.slot.clean;
+        self.active.as_ref().filter(|active| all(active))?;
+        let caches = self.caches();
+        let active = self.active.as_ref()?;
+        let slot = (active.place.other(), self.slot_after(active, true, self.next));
+        let active = self.active.as_mut()?;
+        match active.open_file(&self.dir) {
+            Ok(file) => Some(Work::Checkpoint(Box::new(Checkpoint { file, caches, slot }))),
+            Err(e) => {
+                self.stop(&e);
+                None
+            }
+        }
+    }
+
+    pub(super) fn finish_checkpoint(
+        &mut self,
+        work: Checkpoint,
+        result: Result<(), Fault>,
+        round: &Round<'_>,
+    ) {
+        self.in_flight = false;
+        self.snapshots_written(&work.caches);
+        match result {
+            Ok(()) => {
+                if let Some(active) = self.active.as_mut() {
+                    (active.place, active.slot) = work.slot;
+                    active.file = None;
+                }
+            }
+            Err(Fault::NoSpace(e)) => {
+                // Nothing is lost: the next start scans. Looked at again after another quiet time.
+                self.last_append = round.now;
+                self.orders.checkpoint_failed(&e);
+            }
+            Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// The files that recovery can do without, as of now.
+    pub(super) fn caches(&self) -> Caches {
+        let Some(active) = &self.active else { return Caches::default() };
+        let mut files = Vec::new();
+        if let Some(index) = active.segment.read().index.as_ref() {
+            let bytes = index.encode(active.segment.tag);
+            files.push((self.paths.index(active.segment.base_offset), bytes));
+        }
+        let snapshot = encode_snapshot(&self.producers, self.shared.id, self.next);
+        files.push((self.paths.snapshot(self.next), snapshot));
+        files.push((self.paths.epochs(), self.shared.epochs().encode(self.shared.id)));
+        let older = self.snapshots.iter().filter(|offset| **offset != self.next);
+        // The newest one that is there already stays, should this one be lost.
+        let outdated = older.rev().skip(1).map(|offset| self.paths.snapshot(*offset)).collect();
+        Caches { files, outdated }
+    }
+
+    pub(super) fn snapshots_written(&mut self, caches: &Caches) {
+        let paths = &self.paths;
+        self.snapshots.retain(|offset| !caches.outdated.contains(&paths.snapshot(*offset)));
+        if caches.files.is_empty() || self.snapshots.last() == Some(&self.next) {
+            return;
+        }
+        self.snapshots.push(self.next);
+    }
+
+    /// What a failed job means for the partition or the data directory.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Sync(e) => {
+                self.dir.latch(&format!("partition {}: {e}", self.shared.id));
+                self.refuse_after_fault();
+            }
+            Fault::NoSpace(e) | Fault::Write(e) => self.stop(&e),
+        }
+    }
+}

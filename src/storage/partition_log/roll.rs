@@ -1,0 +1,183 @@
+//! The first segment and every next one: always at an append, never at a start.
+//!
+//! The old segment is sealed and durable before the new one takes its first batch, so that only the
+//! last segment of a partition ever has a tail to be recovered.
+
+use std::sync::Arc;
+
+use crate::storage::footer::{FOOTER_BYTES, Footer};
+use crate::storage::identity::{Features, Identity};
+use crate::storage::index::Index;
+use crate::storage::job::{Fault, OpenSegment, Opened, SealWork, Work};
+use crate::storage::layout::DATA_START;
+use crate::storage::segment::{Border, Segment, SegmentParts, SegmentState};
+use crate::storage::slot::{Slot, SlotPlace};
+use crate::storage::tail::SegmentTail;
+use crate::types::Timestamp;
+
+use super::{Active, Blocked, PartitionLog, Round};
+
+impl PartitionLog {
+    /// The job that makes the segment the backlog waits for.
+    pub(super) fn open_work(&mut self, round: &Round<'_>) -> Option<Work> {
+        if self.blocked != Some(Blocked::Segment) || self.extending || self.stopped.is_some() {
+            return None;
+        }
+        let caches = self.caches();
+        let seal = self.seal_work()?;
+        let first = self.manifest.segments.is_empty() && self.manifest.generation == 0;
+        let identity = self.identity(round.wall);
+        let slot = self.first_slot(&identity);
+        let size = self.backlog.front().map_or(0, |append| append.size_bytes() as u64);
+        let needed = DATA_START + size + FOOTER_BYTES as u64;
+        let before = self.active.as_ref().map_or(0, |active| active.allocated);
+        let target = self.options.segment_bytes;
+        let allocate = self
+            .dir
+            .allocate_step(0, needed, target)
+            .max(self.dir.allocate_step(before, 0, target + before).min(target));
+        Some(Work::Open(Box::new(OpenSegment {
+            paths: Arc::clone(&self.paths),
+            manifest: self.manifest.clone(),
+            seal,
+            caches,
+            identity,
+            slot,
+            allocate,
+            first,
+            sealed: false,
+        })))
+    }
+
+    /// `None` when the file cannot be opened, `Some(None)` when there is nothing to seal.
+    fn seal_work(&mut self) -> Option<Option<SealWork>> {
+        let Some(active) = self.active.as_mut() else { return Some(None) };
+        assert!(!active.tail.is_empty(), "an empty segment is never sealed");
+        let footer = Footer {
+            tag: active.segment.tag,
+            tail: active.tail,
+            max_append_time: active.max_append_time,
+        };
+        let base = active.segment.base_offset;
+        match active.open_file(&self.dir) {
+            Ok(file) => Some(Some(SealWork { file, base, footer })),
+            Err(e) => {
+                self.stop(&e);
+                None
+            }
+        }
+    }
+
+    fn identity(&self, created: Timestamp) -> Identity {
+        Identity {
+            cluster_id: self.dir.cluster_id,
+            id: self.shared.id,
+            base_offset: self.next,
+            created,
+            leader_epoch: self.epoch,
+            features: Features::default(),
+        }
+    }
+
+    fn first_slot(&self, identity: &Identity) -> Slot {
+        Slot {
+            generation: 1,
+            tag: identity.tag(),
+            clean: false,
+            tail: SegmentTail::empty(identity.base_offset),
+            offset_lease: self.renewed_lease(),
+            max_append_time: Timestamp::NONE,
+            boot_id: self.dir.boot_id,
+            leader_epoch: self.epoch,
+        }
+    }
+
+    pub(super) fn finish_open(
+        &mut self,
+        work: OpenSegment,
+        result: Result<Opened, Fault>,
+        round: &Round<'_>,
+    ) {
+        self.in_flight = false;
+        self.snapshots_written(&work.caches);
+        self.manifest = work.manifest;
+        if self.dir.latch.is_closed() {
+            return;
+        }
+        if let Some(seal) = work.seal.filter(|_| work.sealed) {
+            self.sealed(seal.footer);
+        }
+        match result {
+            Ok(opened) => {
+                if work.first {
+                    self.dir.note_materialised(self.shared.id);
+                }
+                self.opened(&work.identity, work.slot, opened, round);
+            }
+            Err(Fault::NoSpace(_)) => {
+                let needed = self.backlog.front().map_or(0, |append| append.size_bytes());
+                let error = self.disk_full(needed);
+                self.refuse_backlog(&error);
+            }
+            Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// The active segment is sealed and durable.
+    fn sealed(&mut self, footer: Footer) {
+        let Some(active) = self.active.as_mut() else { return };
+        active.durable = footer.tail;
+        active.segment.write().visible = Border::of(&footer.tail);
+        active.segment.seal(footer);
+        self.unsynced_since = None;
+        self.publish_durable();
+        self.active = None;
+        self.dir.segment_closed();
+    }
+
+    fn opened(&mut self, identity: &Identity, slot: Slot, opened: Opened, round: &Round<'_>) {
+        let base_offset = identity.base_offset;
+        let tail = SegmentTail::empty(base_offset);
+        let state = SegmentState {
+            index: Some(Index::new(base_offset)),
+            index_is_pinned: false,
+            visible: Border::of(&tail),
+            written: Border::of(&tail),
+            footer: None,
+        };
+        let parts = SegmentParts {
+            base_offset,
+            created: identity.created,
+            tag: slot.tag,
+            file_bytes: opened.allocated,
+            map_bytes: self.map_bytes(),
+            state,
+        };
+        let segment = Arc::new(Segment::new(Arc::clone(&self.paths), Arc::clone(&self.dir), parts));
+        segment.lend_file(&opened.file);
+        let mut segments =
+            self.shared.segments().map_or_else(Vec::new, |segments| segments.to_vec());
+        segments.push(Arc::clone(&segment));
+        self.shared.set_segments(segments);
+        self.dir.segment_opened();
+        self.orders.rolled();
+        self.last_append = round.now;
+        self.active = Some(Active {
+            segment,
+            file: Some(opened.file),
+            allocated: opened.allocated,
+            tail,
+            durable: tail,
+            slot,
+            place: SlotPlace::A,
+            max_append_time: Timestamp::NONE,
+            epoch: self.epoch,
+        });
+    }
+
+    /// The size at which an active segment is mapped: the largest it can reach.
+    pub(super) fn map_bytes(&self) -> u64 {
+        let batch = u64::from(self.options.max_message_bytes);
+        self.options.segment_bytes.max(DATA_START + batch + FOOTER_BYTES as u64)
+    }
+}
