@@ -7,7 +7,8 @@ use rustix::io::Errno;
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// EIO from any operation; a sync that meets it behaves like [`Fault::SyncFailed`].
+    /// EIO from any operation. A write that meets it leaves some first part of its bytes, a sync
+    /// behaves like [`Fault::SyncFailed`].
     Eio,
     /// ENOSPC from whatever needs room: write, allocate, create, rename.
     Enospc,

@@ -56,16 +56,23 @@ impl File for SimFile {
         if taken == 0 && wanted > 0 {
             return Err(Errno::NOSPC.into());
         }
-        if fault == Some(Fault::ShortWrite) && taken > 1 {
-            let roll = mix(state.seed ^ state.ops);
-            taken = 1 + usize::try_from(roll % (taken as u64 - 1)).unwrap_or(0);
+        let roll = mix(state.seed ^ state.ops);
+        let part = |of: usize| usize::try_from(roll % (of as u64).max(1)).unwrap_or(0);
+        match fault {
+            Some(Fault::ShortWrite) if taken > 1 => taken = 1 + part(taken - 1),
+            // Nobody says how much of a failed write reached the file.
+            Some(Fault::Eio) => taken = part(taken + 1),
+            _ => {}
         }
         let moment = state.next_moment();
         let parts: Vec<&[u8]> = buffers.iter().map(|b| &**b).collect();
         state.file_mut(self.handle.ino).write(moment, &parts, offset, taken);
         let sum = parts.iter().map(|p| u64::from(crc32fast::hash(p))).fold(0, |a, b| mix(a ^ b));
         state.changed(Op::Write, &[u64::from(self.handle.ino), offset, taken as u64, sum]);
-        Ok(taken)
+        match fault {
+            Some(Fault::Eio) => Err(Fault::Eio.error()),
+            _ => Ok(taken),
+        }
     }
 
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

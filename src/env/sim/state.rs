@@ -138,7 +138,8 @@ impl State {
         number
     }
 
-    /// Counts an operation and lets a planned fault strike: `Ok(Some)` is a short write.
+    /// Counts an operation and lets a planned fault strike. `Ok(Some)` is one that leaves traces,
+    /// which the caller makes: a write that did part of its work, a failed sync.
     pub(super) fn begin(&mut self, op: Op) -> io::Result<Option<Fault>> {
         if self.halted {
             return Err(Errno::IO.into());
@@ -146,7 +147,8 @@ impl State {
         self.ops += 1;
         match self.plan.as_mut().and_then(|plan| plan.strike(op)) {
             None => Ok(None),
-            Some(fault) if fault == Fault::ShortWrite || op == Op::Sync => Ok(Some(fault)),
+            Some(Fault::Enospc) => Err(Fault::Enospc.error()),
+            Some(fault) if matches!(op, Op::Write | Op::Sync) => Ok(Some(fault)),
             Some(fault) => Err(fault.error()),
         }
     }
