@@ -137,8 +137,8 @@ pub fn fuzz_epochs(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     fn id() -> TopicPartition {
         TopicPartition { topic: TopicId::from_bytes([7; 16]), partition: PartitionId(2) }

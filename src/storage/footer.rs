@@ -76,11 +76,11 @@ pub fn fuzz_footer(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     fn example() -> Footer {
-        let slot = super::super::slot::tests::example();
+        let slot = crate::storage::slot::tests::example();
         Footer { tag: 3, tail: slot.tail, max_append_time: Timestamp(12) }
     }
 

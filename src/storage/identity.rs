@@ -190,8 +190,8 @@ pub(crate) fn expect_len(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     pub(crate) fn example() -> Identity {
         Identity {

@@ -354,8 +354,8 @@ pub fn fuzz_manifest(bytes: &[u8]) {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     fn seal(next: i64) -> Seal {
         Seal { next_offset: Offset(next), data_end: 20_000, data_crc: 1, chain_crc: 2 }
@@ -405,7 +405,7 @@ pub(crate) mod tests {
         let mut manifest = Manifest::new(Uuid::nil(), example().id);
         manifest.creating(Offset(0));
         manifest.activate(Offset(0));
-        let mut tail = super::super::slot::tests::example().tail;
+        let mut tail = crate::storage::slot::tests::example().tail;
         tail.next_offset = Offset(10);
         let footer = Footer { tag: 1, tail, max_append_time: Timestamp(0) };
         manifest.seal(Offset(0), &footer);

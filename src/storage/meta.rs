@@ -99,8 +99,8 @@ pub fn fuzz_meta(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     fn example() -> Meta {
         Meta::new(Uuid::from_bytes([0xab; 16]), Timestamp(1_700_000_000_000))

@@ -219,8 +219,8 @@ pub(crate) fn read_tail(fields: &mut FieldReader<'_>) -> Result<SegmentTail, For
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     pub(crate) fn example() -> Slot {
         Slot {

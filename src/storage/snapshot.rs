@@ -136,8 +136,8 @@ pub fn fuzz_snapshot(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::assert_no_damage_passes;
     use super::*;
+    use crate::storage::fields::assert_no_damage_passes;
 
     fn id() -> TopicPartition {
         TopicPartition { topic: TopicId::from_bytes([3; 16]), partition: PartitionId(1) }

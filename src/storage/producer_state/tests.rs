@@ -1,3 +1,5 @@
+//! Rules of idempotence, one test each.
+
 use super::*;
 use crate::record::{BatchBuilder, BuilderOptions, ProducerStamp, RecordRef};
 

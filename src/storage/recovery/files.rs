@@ -96,7 +96,7 @@ pub(super) fn keep_copy(
     let dir = path.parent().unwrap_or(Path::new(""));
     disk.create_dir_all(dir)?;
     let mut name = path.as_os_str().to_owned();
-    name.push(super::super::layout::TMP_SUFFIX);
+    name.push(crate::storage::layout::TMP_SUFFIX);
     let tmp = Path::new(&name);
     let copy = disk.open(tmp, OpenMode::Truncate)?;
     let mut position = from;
