@@ -20,6 +20,8 @@ pub mod meta;
 pub mod producer_state;
 #[deny(clippy::indexing_slicing)]
 pub mod recovery;
+#[cfg(test)]
+pub(crate) mod sample;
 #[deny(clippy::indexing_slicing)]
 pub mod slot;
 pub mod small_file;

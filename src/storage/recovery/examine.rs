@@ -12,7 +12,7 @@ use crate::storage::small_file::read_small_file;
 use crate::storage::tail::SegmentTail;
 use crate::types::{LeaderEpoch, Offset};
 
-use super::scan::{Scan, find_batch, last_non_zero, scan_to_end};
+use super::scan::{Invalid, Scan, find_batch, last_non_zero, scan_to_end};
 use super::sealed::{
     FoundIdentity, read_at, read_footer, read_identity, read_slots, tail_behind_damage,
 };
@@ -174,7 +174,7 @@ impl Look<'_> {
         let mut index_is_stale = stored.is_bad;
         let mut index = stored.index.clone();
         let resumed = index.entries().last().copied();
-        let mut confirmed = match resumed {
+        let confirmed = match resumed {
             Some(entry) => {
                 // The entry's own batch gets no second entry.
                 let tail = self.tail_at(&index, &entry);
@@ -186,20 +186,20 @@ impl Look<'_> {
         if !confirmed {
             index = Index::new(self.base);
             match self.confirm(SegmentTail::empty(self.base), &mut index)? {
-                Ok(()) => confirmed = true,
+                Ok(()) => {}
                 Err(stop) => damage = Some(self.damage(stop, &stored.index, &mut index)?),
             }
             index_is_stale |= resumed.is_some();
         }
-        let mut scan = self.scan(self.watermark, self.file_bytes);
-        let before = index.entries().len();
-        scan_to_end(&mut scan, &mut index, |_, _| {})?;
-        if let Some(damage) = damage.as_mut().filter(|d| d.next_good.is_none()) {
-            let goes_on = index.entries().get(before).is_some() || scan.tail != self.watermark;
-            if goes_on && !confirmed {
-                damage.next_good = Some(self.watermark.next_offset);
+        if let Some(damage) = damage.as_mut().filter(|damage| damage.next_good.is_none()) {
+            // Nothing below the watermark is valid any more; what is above it may be.
+            if let Ok(header) = self.scan(self.watermark, self.file_bytes).step()? {
+                damage.next_good = Some(header.base_offset);
+                index.push(&self.watermark, header.base_offset);
             }
         }
+        let mut scan = self.scan(self.watermark, self.file_bytes);
+        scan_to_end(&mut scan, &mut index, |_, _| {})?;
         Ok(Reach { tail: scan.tail, index, index_is_stale, damage })
     }
 
@@ -207,9 +207,15 @@ impl Look<'_> {
     fn confirm(&self, from: SegmentTail, index: &mut Index) -> io::Result<Result<(), SegmentTail>> {
         let end = self.watermark.position.min(self.file_bytes);
         let mut scan = self.scan(from, end);
-        scan_to_end(&mut scan, index, |_, _| {})?;
-        let reached = scan.tail.same_bytes(&self.watermark);
-        Ok(if reached { Ok(()) } else { Err(scan.tail) })
+        let why = scan_to_end(&mut scan, index, |_, _| {})?;
+        if scan.tail.same_bytes(&self.watermark) {
+            return Ok(Ok(()));
+        }
+        let mut stop = scan.tail;
+        if let Some((position, offset)) = scan.last.filter(|_| why == Invalid::Epoch) {
+            stop = SegmentTail { position, next_offset: offset, ..stop };
+        }
+        Ok(Err(stop))
     }
 
     /// Something below the watermark is not what it was: where it starts, and where data is valid

@@ -65,6 +65,8 @@ pub(crate) enum Invalid {
     Header,
     /// A batch, but not the next one.
     Order,
+    /// The next batch, of an older epoch: the header before it may be the damaged one.
+    Epoch,
     /// Its checksum does not match.
     Checksum,
 }
@@ -74,6 +76,8 @@ pub(crate) struct Scan {
     window: Window,
     /// State behind the last valid batch.
     pub(crate) tail: SegmentTail,
+    /// Where the batch before the tail starts.
+    pub(crate) last: Option<(u64, Offset)>,
     /// Epoch that an offset gap in front of the first batch must exceed.
     floor_epoch: LeaderEpoch,
 }
@@ -86,7 +90,7 @@ impl Scan {
         end: u64,
         created_epoch: LeaderEpoch,
     ) -> Scan {
-        Scan { window: Window::new(file, end), tail, floor_epoch: created_epoch }
+        Scan { window: Window::new(file, end), tail, last: None, floor_epoch: created_epoch }
     }
 
     /// Goes over the next batch and returns its header, or says why there is none.
@@ -97,8 +101,8 @@ impl Scan {
         }
         let head = self.window.at(position, BATCH_HEADER_BYTES, BLOCK_BYTES)?;
         let Some(header) = plausible(head) else { return Ok(Err(Invalid::Header)) };
-        if !self.continues(&header) {
-            return Ok(Err(Invalid::Order));
+        if let Err(invalid) = self.continues(&header) {
+            return Ok(Err(invalid));
         }
         let bytes = self.window.at(position, header.size_bytes(), BLOCK_BYTES)?;
         if bytes.len() < header.size_bytes() {
@@ -110,16 +114,20 @@ impl Scan {
         if let Some((head, payload)) = bytes.split_first_chunk() {
             self.tail.push(&header, head, payload);
         }
+        self.last = Some((position, header.base_offset));
         Ok(Ok(header))
     }
 
-    fn continues(&self, header: &BatchHeader) -> bool {
+    fn continues(&self, header: &BatchHeader) -> Result<(), Invalid> {
         let tail = &self.tail;
         let last_epoch = if tail.is_empty() { self.floor_epoch } else { tail.last_epoch };
         let grows = header.leader_epoch > last_epoch;
-        let in_order = header.base_offset == tail.next_offset
-            || (grows && header.base_offset > tail.next_offset);
-        in_order && (header.leader_epoch >= tail.last_epoch)
+        let follows = header.base_offset == tail.next_offset;
+        match follows || (grows && header.base_offset > tail.next_offset) {
+            true if header.leader_epoch >= tail.last_epoch => Ok(()),
+            true => Err(Invalid::Epoch),
+            false => Err(Invalid::Order),
+        }
     }
 }
 
