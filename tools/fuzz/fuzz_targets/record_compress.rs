@@ -1,0 +1,4 @@
+//! See `record_compress` in `targets.rs`.
+#![no_main]
+
+stoplog_fuzz::target!("record_compress");
