@@ -8,6 +8,9 @@ use crate::types::{ConfigError, ErrorKind, Offset, PartitionId, ProducerEpoch, P
 /// Why a broker did not open.
 #[derive(Debug, Error)]
 pub enum OpenError {
+    /// The data directory did not open; the cause says whether it is locked, foreign or damaged.
+    #[error(transparent)]
+    Storage(#[from] crate::storage::OpenError),
     /// An internal log or its snapshot cannot be read: starting would lose what it says.
     #[error("internal log {log}: {cause}")]
     InternalLog {
@@ -275,6 +278,15 @@ impl OpenError {
     /// What the caller does about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            OpenError::Storage(error) => match error {
+                crate::storage::OpenError::Locked => ErrorKind::Closed,
+                crate::storage::OpenError::Meta(_) | crate::storage::OpenError::AlreadyOpen(_) => {
+                    ErrorKind::Invalid
+                }
+                crate::storage::OpenError::Missing(_)
+                | crate::storage::OpenError::Recovery { .. } => ErrorKind::Corrupt,
+                crate::storage::OpenError::Io(_) => ErrorKind::Internal,
+            },
             OpenError::InternalLog { .. } | OpenError::CatalogMissing { .. } => ErrorKind::Corrupt,
             OpenError::Options(_) => ErrorKind::Invalid,
         }

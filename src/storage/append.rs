@@ -1,5 +1,6 @@
 //! What goes into a partition's queue and what comes back.
 
+use std::any::Any;
 use std::fmt;
 
 use super::error::AppendError;
@@ -18,7 +19,9 @@ pub struct Append {
 }
 
 /// Where the answer of an append goes.
-pub trait AppendDone: Send + 'static {
+///
+/// `Any`, so that whoever is given a refused append back can take its own value out again.
+pub trait AppendDone: Any + Send {
     /// Called once, on a writer's thread: must neither block nor call back into storage.
     fn done(self: Box<Self>, result: Result<Appended, AppendError>);
 }

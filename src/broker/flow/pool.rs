@@ -133,6 +133,15 @@ impl Pool {
         self.0.limit
     }
 
+    /// The limit of one scope: the pool, or one share of it.
+    pub fn limit_of(&self, scope: PushbackScope) -> u64 {
+        match scope {
+            PushbackScope::Partition => self.0.partition_limit,
+            PushbackScope::Connection => self.0.connection_limit,
+            _ => self.0.limit,
+        }
+    }
+
     /// How long what is in the pool now takes to leave, or `None` while no rate is known.
     pub fn predicted_sojourn(&self) -> Option<Duration> {
         self.0.drain.time_for(self.used())
@@ -167,11 +176,7 @@ impl Pool {
 
     fn refuse(&self, scope: PushbackScope, bytes: u64, observed: u64) -> Pushback {
         self.binding(scope).refused(self.0.clock.monotonic());
-        let limit = match scope {
-            PushbackScope::Partition => self.0.partition_limit,
-            PushbackScope::Connection => self.0.connection_limit,
-            _ => self.0.limit,
-        };
+        let limit = self.limit_of(scope);
         let excess = observed.saturating_add(bytes).saturating_sub(limit).max(bytes);
         busy(scope, observed, limit, self.retry_after_ms(excess))
     }
@@ -250,6 +255,7 @@ pub struct FetchPool(Arc<FetchPoolState>);
 struct FetchPoolState {
     limit: u64,
     used: AtomicU64,
+    released: Notify,
 }
 
 /// Bytes of the fetch pool, held until it is dropped.
@@ -263,7 +269,11 @@ pub struct FetchPermit {
 impl FetchPool {
     /// A pool of `limit` bytes.
     pub fn new(limit: u64) -> FetchPool {
-        FetchPool(Arc::new(FetchPoolState { limit: limit.max(1), used: AtomicU64::new(0) }))
+        FetchPool(Arc::new(FetchPoolState {
+            limit: limit.max(1),
+            used: AtomicU64::new(0),
+            released: Notify::new(),
+        }))
     }
 
     /// Takes up to `wanted` bytes; fewer, perhaps 0, when the pool is short.
@@ -275,6 +285,19 @@ impl FetchPool {
         };
         let _ = self.0.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, some);
         FetchPermit { pool: self.clone(), bytes: taken }
+    }
+
+    /// Completes when something can be taken; at once when it can.
+    pub async fn has_room(&self) {
+        loop {
+            let released = self.0.released.notified();
+            let mut released = std::pin::pin!(released);
+            released.as_mut().enable();
+            if self.used() < self.0.limit {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// Bytes in use.
@@ -308,7 +331,10 @@ impl FetchPermit {
 
 impl Drop for FetchPermit {
     fn drop(&mut self) {
-        self.pool.0.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        if self.bytes > 0 {
+            self.pool.0.used.fetch_sub(self.bytes, Ordering::AcqRel);
+            self.pool.0.released.notify_waiters();
+        }
     }
 }
 

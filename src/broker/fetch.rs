@@ -1,0 +1,204 @@
+//! Fetching: plan over many partitions, wait without polling until there is enough, then execute.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
+
+use super::core::{Core, Phase};
+use super::error::FetchError;
+use super::facade::Broker;
+use super::flow::{Cause, FetchPermit};
+use super::read::{Reads, execute};
+use super::request::{FetchPartition, FetchRequest, FetchResponse, Fetched, FetchedPartition};
+use super::topic::PartitionHandle;
+use crate::types::Offset;
+
+/// What one pass over the partitions decided.
+struct Plans {
+    /// By place in the request.
+    results: Vec<Result<Reads, FetchError>>,
+    bytes: usize,
+    /// Whether to answer now: enough bytes, bytes that cannot be counted yet, or an error.
+    ready: bool,
+    limited_by: Option<Cause>,
+    permit: FetchPermit,
+}
+
+type Handles = Vec<Result<Arc<PartitionHandle>, FetchError>>;
+
+impl Broker {
+    /// Reads whole batches from many partitions: at once when `min_bytes` are there, else as soon
+    /// as they are, at last after `max_wait` with what there is. An error of one partition is
+    /// answered at once, beside what the others have.
+    ///
+    /// Which partition is filled first turns from request to request, so that a busy one cannot
+    /// starve the others of the limit on bytes.
+    pub async fn fetch(&self, request: FetchRequest) -> FetchResponse {
+        let core = self.core();
+        core.metrics.fetch_requests.increment();
+        let limits = &core.options.limits;
+        let count = request.partitions.len();
+        if count > limits.fetch_partitions_max as usize {
+            let limit = limits.fetch_partitions_max;
+            return refuse(
+                core,
+                &request,
+                FetchError::TooManyPartitions { partitions: count, limit },
+            );
+        }
+        let handles = resolve(core, &request.partitions);
+        let longest = Duration::from_millis(u64::from(limits.fetch_wait_ms_max));
+        let deadline = Instant::now() + request.max_wait.min(longest);
+        let mut phase = core.phase.subscribe();
+        let plans = loop {
+            let plans = plan(core, &request, &handles);
+            let waits = !plans.ready && Instant::now() < deadline;
+            if !waits || *phase.borrow_and_update() != Phase::Running {
+                break plans;
+            }
+            let Plans { results, permit, .. } = plans;
+            let starved = permit.bytes() == 0 && request.max_bytes > 0;
+            drop(permit);
+            let mut news = news(&handles, &results);
+            tokio::select! {
+                Some(_) = news.next() => {}
+                () = core.fetch_pool.has_room(), if starved => {}
+                _ = phase.changed() => {}
+                () = sleep_until(deadline) => {}
+            }
+        };
+        answer(core, request, plans).await
+    }
+}
+
+fn resolve(core: &Core, partitions: &[FetchPartition]) -> Handles {
+    let handle = |at: &FetchPartition| {
+        let topic = core.topics.by_id(at.topic).ok_or(FetchError::TopicNotFound)?;
+        topic.partition(at.partition).ok_or(FetchError::PartitionNotFound(at.partition))
+    };
+    partitions.iter().map(handle).collect()
+}
+
+/// One pass: memory only, no waiting.
+fn plan(core: &Core, request: &FetchRequest, handles: &Handles) -> Plans {
+    let allowed = request.max_bytes.min(core.options.limits.fetch_bytes_max);
+    let permit = core.fetch_pool.take(u64::from(allowed));
+    let budget = usize::try_from(permit.bytes()).unwrap_or(usize::MAX);
+    let short = permit.bytes() < u64::from(allowed);
+    let count = handles.len();
+    let mut results: Vec<Option<Result<Reads, FetchError>>> = Vec::new();
+    results.resize_with(count, || None);
+    let (mut bytes, mut ready, mut cut) = (0, false, false);
+    let turn = core.next_turn(count);
+    for at in (0..count).map(|step| (turn + step) % count) {
+        let (Some(handle), Some(asked), Some(result)) =
+            (handles.get(at), request.partitions.get(at), results.get_mut(at))
+        else {
+            continue;
+        };
+        let room = budget.saturating_sub(bytes);
+        let limit = room.min(asked.max_bytes as usize);
+        let planned = match handle {
+            Ok(handle) => plan_one(handle, asked.from, limit, bytes == 0 && budget > 0),
+            Err(error) => Err(error.clone()),
+        };
+        match &planned {
+            Ok(reads) => {
+                bytes += reads.bytes();
+                ready |= reads.is_cold();
+                cut |= room == 0 && asked.from < reads.high();
+            }
+            Err(_) => ready = true,
+        }
+        *result = Some(planned);
+    }
+    let results = results.into_iter().flatten().collect();
+    let enough = bytes > 0 && bytes >= request.min_bytes as usize;
+    let limited_by = match (cut || (budget == 0 && short), short) {
+        (false, _) => None,
+        (true, true) => Some(Cause::FetchPool),
+        (true, false) => Some(Cause::FetchBytes),
+    };
+    let ready = ready || enough || (cut && bytes > 0) || count == 0 || request.min_bytes == 0;
+    Plans { results, bytes, ready, limited_by, permit }
+}
+
+/// Plans one partition. Only the first of an answer may exceed its limit by one batch.
+fn plan_one(
+    handle: &PartitionHandle,
+    from: Offset,
+    limit: usize,
+    first: bool,
+) -> Result<Reads, FetchError> {
+    let log = handle.log()?;
+    let ends = log.offsets();
+    if from < ends.start || from > ends.visible_end {
+        return Err(FetchError::OffsetOutOfRange { start: ends.start, end: ends.visible_end });
+    }
+    let mut reads = Reads::new(log, from);
+    if first || limit > 0 {
+        reads.plan(limit)?;
+        if !first && reads.bytes() > limit {
+            reads = Reads::new(log, from);
+        }
+    }
+    Ok(reads)
+}
+
+/// Completes when any partition has more than the pass saw, or was closed.
+fn news<'a>(
+    handles: &'a Handles,
+    results: &[Result<Reads, FetchError>],
+) -> FuturesUnordered<impl Future<Output = Option<Offset>> + use<'a>> {
+    let seen = |result: &Result<Reads, FetchError>| result.as_ref().ok().map(Reads::high);
+    handles
+        .iter()
+        .zip(results)
+        .filter_map(|(handle, result)| Some((handle.as_ref().ok()?, seen(result)?)))
+        .map(|(handle, seen)| handle.wait_visible(seen))
+        .collect()
+}
+
+async fn answer(core: &Core, request: FetchRequest, plans: Plans) -> FetchResponse {
+    let Plans { results, mut permit, limited_by, bytes, .. } = plans;
+    permit.resize(bytes as u64);
+    let mut reads = Vec::new();
+    let mut answered: Vec<Option<Result<Fetched, FetchError>>> = Vec::with_capacity(results.len());
+    for result in results {
+        match result {
+            Ok(read) if read.has_data() => {
+                reads.push(read);
+                answered.push(None);
+            }
+            Ok(read) => answered.push(Some(Ok(read.nothing()))),
+            Err(error) => answered.push(Some(Err(error))),
+        }
+    }
+    let mut executed = execute(reads, request.mode).await.into_iter();
+    let mut total = 0;
+    let one = |(at, result): (FetchPartition, Option<Result<Fetched, FetchError>>)| {
+        let result = result.or_else(|| executed.next()).unwrap_or(Err(FetchError::Closed));
+        total += result.as_ref().map_or(0, Fetched::size_bytes);
+        FetchedPartition { topic: at.topic, partition: at.partition, result }
+    };
+    let partitions: Vec<_> = request.partitions.into_iter().zip(answered).map(one).collect();
+    permit.resize(total as u64);
+    core.metrics.fetch_bytes.add(total as u64);
+    FetchResponse { partitions, limited_by, permit }
+}
+
+fn refuse(core: &Core, request: &FetchRequest, error: FetchError) -> FetchResponse {
+    let one = |at: &FetchPartition| FetchedPartition {
+        topic: at.topic,
+        partition: at.partition,
+        result: Err(error.clone()),
+    };
+    FetchResponse {
+        partitions: request.partitions.iter().map(one).collect(),
+        limited_by: None,
+        permit: core.fetch_pool.take(0),
+    }
+}

@@ -1,0 +1,284 @@
+//! Topics and partitions as everybody reads them: names and ids to handles, without a lock on the
+//! way of a request.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::error::FetchError;
+use super::flow::{Share, TopicLimit};
+use super::read::{Reads, execute};
+use super::request::{Fetched, ReadMode};
+use crate::storage::Partition;
+use crate::types::{
+    LeaderEpoch, Offset, PartitionDescription, PartitionHealth, PartitionId, TopicConfig, TopicId,
+    TopicName, TopicPartition,
+};
+
+/// A topic that exists.
+pub struct Topic {
+    name: TopicName,
+    id: TopicId,
+    config: ArcSwap<TopicConfig>,
+    partitions: ArcSwap<Vec<Arc<PartitionHandle>>>,
+    pub(super) limit: TopicLimit,
+}
+
+/// One partition of a topic.
+pub struct PartitionHandle {
+    id: TopicPartition,
+    /// `Err` = its files could not be opened at all; the cause.
+    log: Result<Partition, String>,
+    pub(super) share: Arc<Share>,
+}
+
+impl Topic {
+    pub(super) fn new(
+        name: TopicName,
+        id: TopicId,
+        config: TopicConfig,
+        partitions: Vec<Arc<PartitionHandle>>,
+    ) -> Topic {
+        let topic = Topic {
+            name,
+            id,
+            config: ArcSwap::from_pointee(config),
+            partitions: ArcSwap::from_pointee(partitions),
+            limit: TopicLimit::default(),
+        };
+        topic.measure();
+        topic
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &TopicName {
+        &self.name
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> TopicId {
+        self.id
+    }
+
+    /// Its settings now.
+    pub fn config(&self) -> Arc<TopicConfig> {
+        self.config.load_full()
+    }
+
+    /// Number of its partitions.
+    pub fn partition_count(&self) -> u32 {
+        u32::try_from(self.partitions.load().len()).unwrap_or(u32::MAX)
+    }
+
+    /// One of its partitions.
+    pub fn partition(&self, partition: PartitionId) -> Option<Arc<PartitionHandle>> {
+        self.partitions.load().get(usize::try_from(partition.0).ok()?).cloned()
+    }
+
+    /// All its partitions, by number.
+    pub fn partitions(&self) -> Arc<Vec<Arc<PartitionHandle>>> {
+        self.partitions.load_full()
+    }
+
+    /// Bytes of all its partitions, as storage counts them.
+    pub fn bytes(&self) -> u64 {
+        self.partitions.load().iter().map(|partition| partition.bytes()).sum()
+    }
+
+    pub(super) fn config_now(&self) -> Guard<Arc<TopicConfig>> {
+        self.config.load()
+    }
+
+    pub(super) fn set_config(&self, config: TopicConfig) {
+        self.config.store(Arc::new(config));
+    }
+
+    pub(super) fn set_partitions(&self, partitions: Vec<Arc<PartitionHandle>>) {
+        self.partitions.store(Arc::new(partitions));
+    }
+
+    /// Lets the limit on bytes start from what storage counts.
+    pub(super) fn measure(&self) {
+        self.limit.measured(self.bytes());
+    }
+}
+
+impl PartitionHandle {
+    pub(super) fn new(
+        id: TopicPartition,
+        log: Result<Partition, String>,
+        share: Share,
+    ) -> PartitionHandle {
+        PartitionHandle { id, log, share: Arc::new(share) }
+    }
+
+    /// Which partition it is.
+    pub fn id(&self) -> TopicPartition {
+        self.id
+    }
+
+    /// First offset that can be read, and first that cannot be read yet.
+    pub fn span(&self) -> (Offset, Offset) {
+        self.log.as_ref().map_or((Offset::ZERO, Offset::ZERO), |log| {
+            let ends = log.offsets();
+            (ends.start, ends.visible_end)
+        })
+    }
+
+    /// Its leader epoch.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.log.as_ref().map_or(LeaderEpoch(0), Partition::leader_epoch)
+    }
+
+    /// Bytes of its segments.
+    pub fn bytes(&self) -> u64 {
+        self.log.as_ref().map_or(0, Partition::bytes)
+    }
+
+    /// Whether it takes writes.
+    pub fn health(&self) -> PartitionHealth {
+        match &self.log {
+            Ok(log) => log.health(),
+            Err(cause) => PartitionHealth::ReadOnly { cause: cause.clone() },
+        }
+    }
+
+    /// Everything that can be said of it now.
+    pub fn describe(&self) -> PartitionDescription {
+        let Ok(log) = &self.log else {
+            return PartitionDescription {
+                partition: self.id.partition,
+                start: Offset::ZERO,
+                visible_end: Offset::ZERO,
+                log_end: Offset::ZERO,
+                durable_end: Offset::ZERO,
+                bytes: 0,
+                segments: 0,
+                leader_epoch: LeaderEpoch(0),
+                health: self.health(),
+            };
+        };
+        let ends = log.offsets();
+        PartitionDescription {
+            partition: self.id.partition,
+            start: ends.start,
+            visible_end: ends.visible_end,
+            log_end: ends.log_end,
+            durable_end: ends.durable_end,
+            bytes: log.bytes(),
+            segments: u32::try_from(log.segment_count()).unwrap_or(u32::MAX),
+            leader_epoch: log.leader_epoch(),
+            health: log.health(),
+        }
+    }
+
+    /// Waits until the visible end is beyond `offset` and returns it; `None` when the partition was
+    /// closed or deleted. Does not poll; dropping the future forgets the wait.
+    pub async fn wait_visible(&self, beyond: Offset) -> Option<Offset> {
+        self.log.as_ref().ok()?.wait_visible(beyond).await
+    }
+
+    /// Reads whole batches from the one that holds `from` on: about `max_bytes`, at least one batch,
+    /// none when `from` is the visible end. Cold bytes are brought in by a thread that may wait.
+    pub async fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        mode: ReadMode,
+    ) -> Result<Fetched, FetchError> {
+        let mut reads = Reads::new(self.log()?, from);
+        reads.plan(max_bytes)?;
+        match execute(vec![reads], mode).await.pop() {
+            Some(fetched) => fetched,
+            None => Err(FetchError::Closed),
+        }
+    }
+
+    pub(super) fn log(&self) -> Result<&Partition, FetchError> {
+        self.log.as_ref().map_err(|cause| FetchError::Disk { cause: cause.clone() })
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic").field("name", &self.name).field("id", &self.id).finish()
+    }
+}
+
+impl fmt::Debug for PartitionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionHandle").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// All topics at one moment.
+#[derive(Clone, Default)]
+pub(super) struct TopicMap {
+    by_id: HashMap<TopicId, Arc<Topic>>,
+    by_name: HashMap<TopicName, Arc<Topic>>,
+}
+
+/// All topics, readable without a lock. Changed under the catalog's lock only.
+#[derive(Default)]
+pub(super) struct TopicTable {
+    map: ArcSwap<TopicMap>,
+    changing: Mutex<()>,
+}
+
+impl TopicTable {
+    pub(super) fn by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.map.load().by_id.get(&id).cloned()
+    }
+
+    pub(super) fn by_name(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.map.load().by_name.get(name).cloned()
+    }
+
+    pub(super) fn now(&self) -> Arc<TopicMap> {
+        self.map.load_full()
+    }
+
+    pub(super) fn insert(&self, topics: impl IntoIterator<Item = Arc<Topic>>) {
+        self.change(|map| {
+            for topic in topics {
+                map.by_id.insert(topic.id(), Arc::clone(&topic));
+                map.by_name.insert(topic.name().clone(), topic);
+            }
+        });
+    }
+
+    pub(super) fn remove(&self, topic: &Topic) {
+        self.change(|map| {
+            map.by_id.remove(&topic.id());
+            map.by_name.remove(topic.name());
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut TopicMap)) {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = TopicMap::clone(&self.map.load());
+        change(&mut map);
+        self.map.store(Arc::new(map));
+    }
+}
+
+impl TopicMap {
+    /// All topics, by name.
+    pub(super) fn sorted(&self) -> Vec<Arc<Topic>> {
+        let mut topics: Vec<_> = self.by_name.values().cloned().collect();
+        topics.sort_by(|a, b| a.name().cmp(b.name()));
+        topics
+    }
+
+    /// Number of topics and of their partitions.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let partitions = self.by_id.values().map(|topic| u64::from(topic.partition_count()));
+        (self.by_id.len() as u64, partitions.sum())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_id.values()
+    }
+}
