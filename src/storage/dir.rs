@@ -39,6 +39,15 @@ pub(crate) struct DirShared {
     writers: Mutex<Vec<Weak<WriterQueue>>>,
 }
 
+/// What a write does when there is no space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnFull {
+    /// It fails: its producer is told.
+    Fail,
+    /// It takes what is held back: internal logs, and whatever frees space.
+    SpendReserve,
+}
+
 /// Room on the disk of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceReport {
@@ -128,13 +137,17 @@ impl DirShared {
         doubled.min(rest).min(share).max(needed)
     }
 
-    /// Runs a write of metadata; when there is no space, once more without the reserve.
-    pub(crate) fn with_reserve<T>(
+    /// Runs a write; when there is no space and the write may spend it, once more without the
+    /// reserve.
+    pub(crate) fn on_full<T>(
         &self,
+        then: OnFull,
         mut write: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         match write() {
-            Err(e) if is_no_space(&e) && self.reserve.release(self.env.disk.as_ref()) => write(),
+            Err(e) if then == OnFull::SpendReserve && is_no_space(&e) => {
+                if self.reserve.release(self.env.disk.as_ref()) { write() } else { Err(e) }
+            }
             result => result,
         }
     }

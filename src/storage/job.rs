@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dir::DirShared;
+use super::dir::{DirShared, OnFull};
 use super::footer::Footer;
 use super::identity::Identity;
 use super::layout::{IDENTITY_POSITION, PartitionPaths, TOPICS_DIR, topic_dir};
@@ -90,6 +90,8 @@ pub(crate) struct OpenSegment {
     pub allocate: u64,
     /// The directory may not be there.
     pub first: bool,
+    /// Whose the segment is: the reserve is not there for user data.
+    pub on_full: OnFull,
     /// How far it got: the segment before is sealed, on disk and in `manifest`.
     pub sealed: bool,
 }
@@ -153,7 +155,8 @@ impl SyncJob {
                 Outcome::Open(work, result)
             }
             Work::Trim(mut work) => {
-                let result = write_manifest(dir, &work.paths, &mut work.manifest);
+                let (paths, manifest) = (&work.paths, &mut work.manifest);
+                let result = write_manifest(dir, paths, manifest, OnFull::SpendReserve);
                 Outcome::Trim(work, result)
             }
             Work::Cleanup(mut work) => {
@@ -190,7 +193,7 @@ impl OpenSegment {
             self.make_directory(dir)?;
         }
         if let Some(seal) = self.seal.as_ref().filter(|_| !self.sealed) {
-            seal.run(dir)?;
+            seal.run(dir, self.on_full)?;
             self.manifest.seal(seal.base, &seal.footer);
             self.sealed = true;
         }
@@ -199,17 +202,17 @@ impl OpenSegment {
         if self.manifest.segment(base).is_none() {
             self.manifest.creating(base);
         }
-        write_manifest(dir, &self.paths, &mut self.manifest)?;
+        write_manifest(dir, &self.paths, &mut self.manifest, self.on_full)?;
         let opened = self.create(dir)?;
         self.manifest.activate(base);
-        write_manifest(dir, &self.paths, &mut self.manifest)?;
+        write_manifest(dir, &self.paths, &mut self.manifest, self.on_full)?;
         Ok(opened)
     }
 
     fn make_directory(&self, dir: &DirShared) -> Result<(), Fault> {
         let disk = dir.env.disk.as_ref();
         let path = self.paths.dir();
-        dir.with_reserve(|| disk.create_dir_all(path)).map_err(Fault::of_write)?;
+        dir.on_full(self.on_full, || disk.create_dir_all(path)).map_err(Fault::of_write)?;
         let topic = topic_dir(self.paths.id().topic);
         for parent in [topic.as_path(), Path::new(TOPICS_DIR)] {
             disk.sync_dir(parent).map_err(Fault::Sync)?;
@@ -228,7 +231,7 @@ impl OpenSegment {
             write_all_at(file.as_ref(), &self.slot.encode(), SlotPlace::A.position())?;
             Ok(file)
         };
-        let file = dir.with_reserve(write).map_err(Fault::of_write)?;
+        let file = dir.on_full(self.on_full, write).map_err(Fault::of_write)?;
         file.sync().map_err(Fault::Sync)?;
         disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
         Ok(Opened { file, allocated: self.allocate })
@@ -237,10 +240,10 @@ impl OpenSegment {
 
 impl SealWork {
     /// Footer behind the data, the rest of the file cut off, all of it durable.
-    fn run(&self, dir: &DirShared) -> Result<(), Fault> {
+    fn run(&self, dir: &DirShared, on_full: OnFull) -> Result<(), Fault> {
         let position = self.footer.tail.position;
         let bytes = self.footer.encode();
-        dir.with_reserve(|| write_all_at(self.file.as_ref(), &bytes, position))
+        dir.on_full(on_full, || write_all_at(self.file.as_ref(), &bytes, position))
             .map_err(Fault::of_write)?;
         self.file.set_len(self.footer.file_bytes()).map_err(Fault::of_write)?;
         self.file.sync().map_err(Fault::Sync)
@@ -309,11 +312,12 @@ fn write_manifest(
     dir: &DirShared,
     paths: &PartitionPaths,
     manifest: &mut Manifest,
+    on_full: OnFull,
 ) -> Result<(), Fault> {
     manifest.generation += 1;
     let bytes = manifest.encode();
     let write = || write_small_file(dir.env.disk.as_ref(), &paths.manifest(), &bytes);
-    dir.with_reserve(write).map_err(|e| match Fault::of_write(e) {
+    dir.on_full(on_full, write).map_err(|e| match Fault::of_write(e) {
         Fault::Write(e) => Fault::Sync(e),
         other => other,
     })

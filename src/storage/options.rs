@@ -102,7 +102,7 @@ impl Default for StorageOptions {
 pub struct PartitionOptions {
     /// When an append is visible and acknowledged by default.
     pub durability: Durability,
-    /// A segment is rolled before its file grows past this; one batch always fits.
+    /// A segment is rolled before its batches take more than this; one batch always fits.
     pub segment_bytes: u64,
     /// A segment is rolled at the first append after this, so that retention by time can act.
     pub segment_age: Duration,

@@ -242,7 +242,8 @@ impl Segment {
         if known.start <= start && end <= known.end {
             return Ok(());
         }
-        let to = end.next_multiple_of(ahead.max(1)).min(self.file_bytes()).max(end);
+        // Beyond the last batch the file may be cut at any moment.
+        let to = end.next_multiple_of(ahead.max(1)).min(self.read().written.position).max(end);
         // A reader that goes on extends the range; one that jumps starts another.
         let goes_on = known.start <= start && start <= known.end;
         let from = if goes_on { known.end } else { start };

@@ -12,9 +12,11 @@ use crate::env::{File, OpenMode};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::storage::append::{Append, Appended};
 use crate::storage::commit::{WaitFor, wait_for};
+use crate::storage::dir::OnFull;
 use crate::storage::error::AppendError;
 use crate::storage::footer::FOOTER_BYTES;
 use crate::storage::job::{Extend, Work};
+use crate::storage::layout::DATA_START;
 use crate::storage::producer_state::{ProducerCheck, Undo};
 use crate::storage::reserve::is_no_space;
 use crate::storage::segment::Border;
@@ -124,12 +126,17 @@ impl PartitionLog {
         let age_ms = round.wall.0.saturating_sub(active.segment.created.0);
         let too_old =
             u128::try_from(age_ms).is_ok_and(|ms| ms > self.options.segment_age.as_millis());
-        end + FOOTER_BYTES as u64 > self.options.segment_bytes
+        end > self.segment_end()
             || last - active.segment.base_offset > i64::from(u32::MAX)
             || self.is_index_full(active)
             || active.epoch != self.epoch
             || (too_old && staged == 0)
             || self.orders.wants_roll()
+    }
+
+    /// Position that the data of a segment does not pass, unless it is a single batch.
+    pub(super) fn segment_end(&self) -> u64 {
+        DATA_START + self.options.segment_bytes
     }
 
     fn is_index_full(&self, active: &Active) -> bool {
@@ -139,6 +146,8 @@ impl PartitionLog {
 
     /// Allocates up to `end` at least. On the append path only when nothing was ahead.
     fn make_room(&mut self, end: u64) -> io::Result<Option<Blocked>> {
+        let target = self.segment_end() + FOOTER_BYTES as u64;
+        let on_full = self.on_full();
         let Some(active) = self.active.as_mut() else { return Ok(Some(Blocked::Segment)) };
         let file = active.open_file(&self.dir)?;
         if end <= active.allocated {
@@ -147,17 +156,16 @@ impl PartitionLog {
         if self.extending {
             return Ok(Some(Blocked::Extend));
         }
-        let (from, target) = (active.allocated, self.options.segment_bytes);
+        let from = active.allocated;
         let step = self.dir.allocate_step(from, end - from, target);
-        let allocate = || file.allocate(from, step);
-        if self.options.internal {
-            self.dir.with_reserve(allocate)?
-        } else {
-            allocate()?
-        }
+        self.dir.on_full(on_full, || file.allocate(from, step))?;
         active.allocated = from + step;
         active.segment.set_file_bytes(active.allocated);
         Ok(None)
+    }
+
+    pub(super) fn on_full(&self) -> OnFull {
+        if self.options.internal { OnFull::SpendReserve } else { OnFull::Fail }
     }
 
     pub(super) fn disk_full(&self, needed: usize) -> AppendError {
@@ -330,7 +338,7 @@ impl PartitionLog {
     pub(super) fn extend_ahead(&mut self, round: &mut Round<'_>) {
         let Some(active) = self.active.as_ref().filter(|_| !self.extending) else { return };
         let rest = active.allocated.saturating_sub(active.tail.position);
-        let target = self.options.segment_bytes;
+        let target = self.segment_end() + FOOTER_BYTES as u64;
         let enough = (active.allocated / 4).min(self.dir.options.allocate_step_max / 2);
         let Some(file) = active.file.clone().filter(|_| rest < enough) else { return };
         let step = self.dir.allocate_step(active.allocated, 0, target);

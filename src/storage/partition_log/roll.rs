@@ -31,7 +31,7 @@ impl PartitionLog {
         let size = self.backlog.front().map_or(0, |append| append.size_bytes() as u64);
         let needed = DATA_START + size + FOOTER_BYTES as u64;
         let before = self.active.as_ref().map_or(0, |active| active.allocated);
-        let target = self.options.segment_bytes;
+        let target = self.segment_end() + FOOTER_BYTES as u64;
         let allocate = self
             .dir
             .allocate_step(0, needed, target)
@@ -45,6 +45,7 @@ impl PartitionLog {
             slot,
             allocate,
             first,
+            on_full: self.on_full(),
             sealed: false,
         })))
     }
@@ -178,6 +179,6 @@ impl PartitionLog {
     /// The size at which an active segment is mapped: the largest it can reach.
     pub(super) fn map_bytes(&self) -> u64 {
         let batch = u64::from(self.options.max_message_bytes);
-        self.options.segment_bytes.max(DATA_START + batch + FOOTER_BYTES as u64)
+        DATA_START + self.options.segment_bytes.max(batch) + FOOTER_BYTES as u64
     }
 }
