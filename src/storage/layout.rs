@@ -23,6 +23,8 @@ pub const QUARANTINE_DIR: &str = "quarantine";
 pub const TOPICS_DIR: &str = "topics";
 /// What a partition's segments are, what is being created or deleted, where its log starts.
 pub const MANIFEST_FILE: &str = "partition.manifest";
+/// The manifest that a repair is about to install; it lives only while one runs.
+pub const REPAIR_FILE: &str = "partition.manifest.repair";
 /// Leader epoch to start offset; a cache.
 pub const EPOCHS_FILE: &str = "epochs";
 /// Extension of segments.
@@ -31,6 +33,8 @@ pub const LOG_EXTENSION: &str = "log";
 pub const INDEX_EXTENSION: &str = "idx";
 /// Extension of producer snapshots.
 pub const SNAPSHOT_EXTENSION: &str = "snap";
+/// Added to the name of a segment that a repair has made and not yet installed.
+pub const PART_SUFFIX: &str = ".part";
 /// Added to the name of a small file while it is written.
 pub const TMP_SUFFIX: &str = ".tmp";
 
@@ -78,6 +82,17 @@ impl PartitionPaths {
     /// The segment that starts at `base`.
     pub fn log(&self, base: Offset) -> PathBuf {
         self.dir.join(offset_name(base, LOG_EXTENSION))
+    }
+
+    /// The segment at `base` as a repair has made it, before it is installed.
+    pub fn part(&self, base: Offset) -> PathBuf {
+        let name = offset_name(base, LOG_EXTENSION);
+        self.dir.join(format!("{name}{PART_SUFFIX}"))
+    }
+
+    /// The manifest that a repair is about to install.
+    pub fn repair_plan(&self) -> PathBuf {
+        self.dir.join(REPAIR_FILE)
     }
 
     /// Its index.
@@ -142,6 +157,10 @@ pub enum FileName {
     Manifest,
     /// The epoch cache.
     Epochs,
+    /// A segment that a repair has made and not yet installed.
+    Part(Offset),
+    /// The manifest that a repair is about to install.
+    RepairPlan,
     /// A small file whose rename never happened.
     Tmp,
     /// Nothing that Stoplog writes.
@@ -157,7 +176,11 @@ impl FileName {
         match name {
             MANIFEST_FILE => return FileName::Manifest,
             EPOCHS_FILE => return FileName::Epochs,
+            REPAIR_FILE => return FileName::RepairPlan,
             _ => {}
+        }
+        if let Some(FileName::Log(base)) = name.strip_suffix(PART_SUFFIX).map(FileName::parse) {
+            return FileName::Part(base);
         }
         let Some((digits, extension)) = name.split_once('.') else { return FileName::Unknown };
         if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -201,6 +224,8 @@ mod tests {
         }
         assert_eq!(FileName::parse("partition.manifest"), FileName::Manifest);
         assert_eq!(FileName::parse("epochs.tmp"), FileName::Tmp);
+        assert_eq!(FileName::parse(&name(paths.part(Offset(5)))), FileName::Part(Offset(5)));
+        assert_eq!(FileName::parse(&name(paths.repair_plan())), FileName::RepairPlan);
         assert_eq!(parse_partition_dir(&id.topic.to_string(), "3"), Some(id));
     }
 

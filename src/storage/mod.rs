@@ -11,6 +11,8 @@ pub mod footer;
 pub mod identity;
 #[deny(clippy::indexing_slicing)]
 pub mod index;
+#[deny(clippy::indexing_slicing)]
+pub mod inspect;
 pub mod layout;
 #[deny(clippy::indexing_slicing)]
 pub mod manifest;
@@ -20,6 +22,8 @@ pub mod meta;
 pub mod producer_state;
 #[deny(clippy::indexing_slicing)]
 pub mod recovery;
+#[deny(clippy::indexing_slicing)]
+pub mod repair;
 #[cfg(test)]
 pub(crate) mod sample;
 #[deny(clippy::indexing_slicing)]
@@ -28,12 +32,17 @@ pub mod small_file;
 #[deny(clippy::indexing_slicing)]
 pub mod snapshot;
 pub mod tail;
+#[deny(clippy::indexing_slicing)]
+pub mod verify;
 
 pub use epochs::{EpochStart, Epochs};
 pub use fields::FormatError;
 pub use footer::{FOOTER_BYTES, Footer};
 pub use identity::{Features, IDENTITY_BYTES, Identity};
 pub use index::{Index, IndexEntry};
+pub use inspect::{
+    IndexView, ManifestView, SegmentView, inspect_index, inspect_manifest, inspect_segment,
+};
 pub use layout::{DATA_START, FileName, PartitionPaths};
 pub use manifest::{Gap, Manifest, Seal, SegmentEntry, SegmentState};
 pub use meta::Meta;
@@ -44,10 +53,14 @@ pub use recovery::{
     Access, Damage, Finding, Materialised, RecoverError, Recovered, RecoveredActive,
     RecoveredSealed, RecoveryContext, recover_partition,
 };
+pub use repair::{RepairAction, RepairMode, RepairOptions, RepairRow, RepairSummary, repair};
 pub use slot::{OFFSET_LEASE, SLOT_BYTES, Slot, SlotPair, SlotPlace};
 pub use small_file::{read_small_file, write_small_file};
 pub use snapshot::{decode_snapshot, encode_snapshot};
 pub use tail::{SegmentTail, continue_crc};
+pub use verify::{
+    Verdict, VerifyDepth, VerifyError, VerifyOptions, VerifyRow, VerifySummary, verify,
+};
 
 mod admin;
 mod append;

@@ -14,11 +14,11 @@
 //! Deliberately absent: threads, the clock, knowledge of other partitions.
 
 mod examine;
-mod files;
+pub(crate) mod files;
 mod finish;
 mod replay;
 pub(crate) mod scan;
-mod sealed;
+pub(crate) mod sealed;
 mod table;
 
 use std::io;

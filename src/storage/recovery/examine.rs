@@ -58,7 +58,7 @@ pub(super) fn examine_active(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let identity = read_identity(file.as_ref(), paths, context, base)?;
+    let identity = read_identity(file.as_ref(), paths, context.cluster_id, base)?;
     let pair = read_slots(file.as_ref(), identity.tag)?;
     let slots = classify(&identity, &pair);
     let newest = pair.newest().filter(|_| slots != Slots::NoneValid);

@@ -2,7 +2,7 @@
 //! setting aside what nothing explains.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::env::{Disk, File, OpenMode};
 use crate::storage::layout::{DATA_START, FileName, PartitionPaths, QUARANTINE_DIR, TRASH_DIR};
@@ -12,17 +12,19 @@ use super::scan::last_non_zero;
 
 /// Names in a partition's directory.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     pub logs: Vec<Offset>,
     pub indexes: Vec<Offset>,
     pub snapshots: Vec<Offset>,
     pub tmp: Vec<String>,
     pub unknown: Vec<String>,
+    /// A repair was interrupted.
+    pub repair: bool,
 }
 
 impl Listing {
     /// `None` when there is no directory.
-    pub(super) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Listing>> {
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Listing>> {
         let entries = match disk.read_dir(dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -37,6 +39,9 @@ impl Listing {
                 FileName::Snapshot(offset) => listing.snapshots.push(offset),
                 FileName::Tmp => listing.tmp.push(entry.name),
                 FileName::Unknown => listing.unknown.push(entry.name),
+                FileName::RepairPlan => listing.repair = true,
+                // Only a repair that never got to its plan leaves these alone; it starts again.
+                FileName::Part(_) => listing.tmp.push(entry.name),
                 FileName::Manifest | FileName::Epochs => {}
             }
         }
@@ -46,7 +51,7 @@ impl Listing {
 
 /// Removes a file by way of `trash/`, so that a crash leaves nothing that looks like it. A missing
 /// one is fine.
-pub(super) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io::Result<bool> {
+pub(crate) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io::Result<bool> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(false) };
     if !disk.exists(path)? {
         return Ok(false);
@@ -59,11 +64,23 @@ pub(super) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io
 }
 
 /// Moves a file to `quarantine/`, under a name that is not taken; where it is now.
-pub(super) fn quarantine(
+pub(crate) fn quarantine(
     disk: &dyn Disk,
     paths: &PartitionPaths,
     path: &Path,
 ) -> io::Result<String> {
+    let to = unused_quarantine_path(disk, paths, path)?;
+    disk.rename(path, &to)?;
+    disk.sync_dir(Path::new(QUARANTINE_DIR))?;
+    Ok(to.display().to_string())
+}
+
+/// Where a file can be kept in `quarantine/` without replacing another.
+pub(crate) fn unused_quarantine_path(
+    disk: &dyn Disk,
+    paths: &PartitionPaths,
+    path: &Path,
+) -> io::Result<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("unnamed");
     disk.create_dir_all(Path::new(QUARANTINE_DIR))?;
     let mut to = paths.quarantine(name);
@@ -72,20 +89,18 @@ pub(super) fn quarantine(
         to = paths.quarantine(&format!("{name}.{number}"));
         number += 1;
     }
-    disk.rename(path, &to)?;
-    disk.sync_dir(Path::new(QUARANTINE_DIR))?;
-    Ok(to.display().to_string())
+    Ok(to)
 }
 
 /// Whether a segment file holds no data: what a creation leaves that did not get to its end.
-pub(super) fn is_blank(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+pub(crate) fn is_blank(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     let file = disk.open(path, OpenMode::Read)?;
     let len = file.len()?;
     Ok(last_non_zero(file.as_ref(), DATA_START, len)? == DATA_START)
 }
 
 /// Copies `[from, to)` of a file to `path`: tmp, sync, rename, sync of the directory.
-pub(super) fn keep_copy(
+pub(crate) fn keep_copy(
     disk: &dyn Disk,
     file: &dyn File,
     from: u64,

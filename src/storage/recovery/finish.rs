@@ -25,7 +25,7 @@ use crate::types::{LeaderEpoch, Offset, PartitionHealth, Timestamp};
 use super::examine::{Found, examine_active};
 use super::files::{Listing, is_blank, keep_copy, quarantine, remove};
 use super::replay::{Source, load_snapshots, replay};
-use super::sealed::{examine_sealed, read_identity};
+use super::sealed::{examine_sealed, guess_manifest};
 use super::table::{Action, Slots, decide};
 use super::{
     Access, Damage, Finding, Materialised, RecoverError, Recovered, RecoveredActive,
@@ -102,6 +102,11 @@ impl<'a> Recovery<'a> {
             self.doubt = known;
             return Ok(None);
         };
+        if listing.repair {
+            self.doubt = true;
+            let cause = "a repair was interrupted: run it again".to_owned();
+            self.findings.push(Finding::ManifestDamaged(cause));
+        }
         let bytes = match read_small_file(self.disk, &self.paths.manifest(), MANIFEST_BYTES_MAX) {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => Some(Vec::new()),
             other => other?,
@@ -120,34 +125,14 @@ impl<'a> Recovery<'a> {
         };
         self.doubt = true;
         self.findings.push(Finding::ManifestDamaged(cause));
-        let manifest = self.guess_manifest(&listing)?;
+        let cluster_id = self.context.cluster_id;
+        let manifest = guess_manifest(self.disk, self.paths, cluster_id, &listing.logs)?;
         Ok(Some((manifest, listing)))
     }
 
     fn decode_manifest(&self, bytes: &[u8]) -> Result<Manifest, FormatError> {
         let manifest = Manifest::decode(bytes)?;
         manifest.expect(self.context.cluster_id, self.paths.id())?;
-        Ok(manifest)
-    }
-
-    /// What the segments say of themselves. Good enough to read by; never written down.
-    fn guess_manifest(&self, listing: &Listing) -> io::Result<Manifest> {
-        let mut manifest = Manifest::new(self.context.cluster_id, self.paths.id());
-        for (number, base) in listing.logs.iter().enumerate() {
-            let path = self.paths.log(*base);
-            let file = self.disk.open(&path, crate::env::OpenMode::Read)?;
-            let identity = read_identity(file.as_ref(), self.paths, self.context, *base)?;
-            let end = file.len()?.saturating_sub(crate::storage::footer::FOOTER_BYTES as u64);
-            let footer = super::sealed::read_footer(file.as_ref(), end, identity.tag)?;
-            let is_last = number + 1 == listing.logs.len();
-            let state = match footer {
-                Ok(footer) => SegmentState::Sealed((&footer).into()),
-                Err(_) if is_last => SegmentState::Active,
-                Err(_) => continue,
-            };
-            manifest.segments.push(SegmentEntry { base_offset: *base, state });
-        }
-        manifest.log_start = manifest.segments.first().map_or(Offset::ZERO, |e| e.base_offset);
         Ok(manifest)
     }
 

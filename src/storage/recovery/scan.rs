@@ -118,6 +118,11 @@ impl Scan {
         Ok(Ok(header))
     }
 
+    /// Bytes of a batch that was just gone over.
+    pub(crate) fn bytes(&mut self, position: u64, len: usize) -> io::Result<&[u8]> {
+        self.window.at(position, len, 0)
+    }
+
     fn continues(&self, header: &BatchHeader) -> Result<(), Invalid> {
         let tail = &self.tail;
         let last_epoch = if tail.is_empty() { self.floor_epoch } else { tail.last_epoch };

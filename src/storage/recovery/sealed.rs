@@ -3,13 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::env::{Disk, File, OpenMode, read_full_at};
 use crate::storage::fields::FormatError;
 use crate::storage::footer::{FOOTER_BYTES, Footer};
 use crate::storage::identity::{IDENTITY_BYTES, Identity};
 use crate::storage::index::Index;
 use crate::storage::layout::{DATA_START, IDENTITY_POSITION, PartitionPaths};
-use crate::storage::manifest::Seal;
+use crate::storage::manifest::{Manifest, Seal, SegmentEntry, SegmentState};
 use crate::storage::slot::{SLOT_BYTES, SlotPair, SlotPlace};
 use crate::storage::tail::{SegmentTail, continue_crc};
 use crate::types::{LeaderEpoch, Offset};
@@ -48,7 +50,7 @@ pub(super) fn examine_sealed(
         }
         Err(e) => return Err(e),
     };
-    let identity = read_identity(file.as_ref(), paths, context, base)?;
+    let identity = read_identity(file.as_ref(), paths, context.cluster_id, base)?;
     let file_bytes = file.len()?;
     let footer = read_footer(file.as_ref(), seal.data_end, identity.tag)?;
     let whole = file_bytes == seal.data_end + FOOTER_BYTES as u64;
@@ -140,7 +142,7 @@ fn resume_behind_damage(
 }
 
 /// A tail from which a scan goes on behind damage: what came before is not known any more.
-pub(super) fn tail_behind_damage(at: u64, offset: Offset, before: &SegmentTail) -> SegmentTail {
+pub(crate) fn tail_behind_damage(at: u64, offset: Offset, before: &SegmentTail) -> SegmentTail {
     SegmentTail {
         position: at,
         next_offset: offset,
@@ -161,8 +163,36 @@ fn sealed(
     RecoveredSealed { base_offset, created, footer, file_bytes, index: None }
 }
 
+/// What the segments say of themselves, where the manifest does not. Good enough to read by.
+pub(crate) fn guess_manifest(
+    disk: &dyn Disk,
+    paths: &PartitionPaths,
+    cluster_id: Uuid,
+    logs: &[Offset],
+) -> io::Result<Manifest> {
+    let mut manifest = Manifest::new(cluster_id, paths.id());
+    for (number, base) in logs.iter().enumerate() {
+        let file = disk.open(&paths.log(*base), OpenMode::Read)?;
+        let identity = read_identity(file.as_ref(), paths, cluster_id, *base)?;
+        let end = file.len()?.saturating_sub(FOOTER_BYTES as u64);
+        let footer = read_footer(file.as_ref(), end, identity.tag)?;
+        let is_last = number + 1 == logs.len();
+        let state = match footer {
+            Ok(footer) => SegmentState::Sealed((&footer).into()),
+            Err(_) if is_last => SegmentState::Active,
+            Err(_) => continue,
+        };
+        let follows = manifest.segments.last().and_then(|last| last.seal());
+        if follows.is_none_or(|seal| seal.next_offset <= *base) {
+            manifest.segments.push(SegmentEntry { base_offset: *base, state });
+        }
+    }
+    manifest.log_start = manifest.segments.first().map_or(Offset::ZERO, |e| e.base_offset);
+    Ok(manifest)
+}
+
 /// Block 0 as it was found.
-pub(super) struct FoundIdentity {
+pub(crate) struct FoundIdentity {
     pub identity: Result<Identity, FormatError>,
     /// The stored checksum, damaged or not.
     pub tag: u32,
@@ -170,33 +200,33 @@ pub(super) struct FoundIdentity {
 
 impl FoundIdentity {
     /// Where it is damaged no offset gap is believed.
-    pub(super) fn created_epoch(&self) -> LeaderEpoch {
+    pub(crate) fn created_epoch(&self) -> LeaderEpoch {
         self.identity.as_ref().map_or(LeaderEpoch(i32::MAX), |identity| identity.leader_epoch)
     }
 }
 
-pub(super) fn read_identity(
+pub(crate) fn read_identity(
     file: &dyn File,
     paths: &PartitionPaths,
-    context: &RecoveryContext,
+    cluster_id: Uuid,
     base: Offset,
 ) -> io::Result<FoundIdentity> {
     let bytes = read_at(file, IDENTITY_POSITION, IDENTITY_BYTES)?;
     let tag = bytes.last_chunk::<4>().map_or(0, |crc| u32::from_le_bytes(*crc));
     let identity = Identity::decode(&bytes).and_then(|identity| {
-        identity.expect(context.cluster_id, paths.id(), base)?;
+        identity.expect(cluster_id, paths.id(), base)?;
         Ok(identity)
     });
     Ok(FoundIdentity { identity, tag })
 }
 
-pub(super) fn read_slots(file: &dyn File, tag: u32) -> io::Result<SlotPair> {
+pub(crate) fn read_slots(file: &dyn File, tag: u32) -> io::Result<SlotPair> {
     let a = read_at(file, SlotPlace::A.position(), SLOT_BYTES)?;
     let b = read_at(file, SlotPlace::B.position(), SLOT_BYTES)?;
     Ok(SlotPair::decode(&a, &b, tag))
 }
 
-pub(super) fn read_footer(
+pub(crate) fn read_footer(
     file: &dyn File,
     position: u64,
     tag: u32,
@@ -210,7 +240,7 @@ pub(super) fn read_footer(
 }
 
 /// Up to `len` bytes at `position`; fewer at the end of the file.
-pub(super) fn read_at(file: &dyn File, position: u64, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_at(file: &dyn File, position: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let read = read_full_at(file, &mut bytes, position)?;
     bytes.truncate(read);

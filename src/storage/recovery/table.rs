@@ -182,4 +182,12 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_row_is_in_the_format_document() {
+        let text = include_str!("../../../storage-format.md");
+        for row in ROWS {
+            assert!(text.contains(&format!("| {} |", row.name)), "{} is missing", row.name);
+        }
+    }
 }
