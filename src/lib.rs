@@ -30,6 +30,7 @@ pub mod bench;
 pub mod broker;
 #[allow(clippy::disallowed_methods)] // people's files, terminals and waits: nothing to simulate
 pub mod cli;
+pub mod client;
 pub mod config;
 #[allow(clippy::disallowed_methods)] // the one room that may touch them
 pub mod env;

@@ -231,12 +231,16 @@ impl Round<'_> {
         let wants_same = known.is_some_and(|known| {
             known.facts.topics == facts.topics && known.facts.assignor == facts.assignor
         });
-        let moved =
-            self.group(group).is_some_and(|group| self.wants_moved(group.roster(), &facts.topics));
+        // A round that was stored in part left an epoch without targets, or a member without an
+        // epoch: made good here.
+        let unfinished = known.is_some_and(|known| known.epoch == 0);
+        let moved = self.group(group).map(|group| group.roster()).is_some_and(|roster| {
+            roster.target_epoch != roster.epoch || self.wants_moved(roster, &facts.topics)
+        });
         if known.is_none_or(|known| known.facts != facts || known.away) {
             self.emit(GroupRecord::Member { group: group.clone(), member: facts });
         }
-        if !wants_same || moved {
+        if !wants_same || moved || unfinished {
             self.roster_changed(group);
         }
     }

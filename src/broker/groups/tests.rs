@@ -17,6 +17,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => proptest::collection::vec(client.clone(), 2..5).prop_map(|clients| Op::BeatTogether { clients }),
         2 => client.clone().prop_map(|client| Op::AnswerLost { client }),
         2 => client.clone().prop_map(|client| Op::NotStored { client }),
+        1 => (client.clone(), 1..4usize).prop_map(|(client, records)| Op::HalfStored { client, records }),
         2 => client.clone().prop_map(|client| Op::LetGo { client }),
         1 => client.clone().prop_map(|client| Op::Leave { client }),
         1 => client.clone().prop_map(|client| Op::Crash { client }),

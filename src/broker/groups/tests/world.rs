@@ -34,6 +34,11 @@ pub(super) enum Op {
     NotStored {
         client: usize,
     },
+    /// Only the first of its records can.
+    HalfStored {
+        client: usize,
+        records: usize,
+    },
     /// A slow client gives up what it was told to.
     LetGo {
         client: usize,
@@ -161,6 +166,21 @@ impl World {
         answer
     }
 
+    fn store_some(&mut self, records: usize, decide: impl FnOnce(&mut Round<'_>)) {
+        let with = Surroundings {
+            options: &self.options,
+            topics: &self.topics,
+            rng: &self.rng,
+            now: self.now,
+        };
+        let mut round = Round::begin(&self.groups, &mut self.sessions, with);
+        decide(&mut round);
+        for record in round.finish().into_iter().take(records) {
+            self.groups.apply(&record);
+            self.log.push(record);
+        }
+    }
+
     pub(super) fn run(&mut self, op: &Op) {
         match op {
             Op::Start { client, topics, named } => self.start(*client, wanted(*topics), *named),
@@ -174,6 +194,11 @@ impl World {
             Op::NotStored { client } => {
                 if let Some(request) = self.request(*client) {
                     let _ = self.round(false, |round| round.heartbeat(&request));
+                }
+            }
+            Op::HalfStored { client, records } => {
+                if let Some(request) = self.request(*client) {
+                    self.store_some(*records, |round| drop(round.heartbeat(&request)));
                 }
             }
             Op::LetGo { client } => self.let_go(*client),

@@ -1,0 +1,370 @@
+//! One partition of a consumer: what was received and not handed out yet, where it stands, and the
+//! credit that follows from both. Pure bookkeeping.
+//!
+//! # Invariants
+//! - `processed <= position <= fetch_from`.
+//! - At most `window` bytes (and one batch) are received ahead of what was handed out.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::protocol::native::{batches, credit};
+use crate::record::{DecodeError, DecodeLimits, Record, Records};
+use crate::types::{Offset, TopicName, TopicPartition};
+
+/// Credit of a new subscription: enough for a few large batches.
+const WINDOW_BYTES_FIRST: u64 = 1 << 20;
+/// Most credit of one subscription (Flow 1).
+const WINDOW_BYTES_MAX: u64 = 16 << 20;
+/// Least credit: one batch of the default size.
+const WINDOW_BYTES_MIN: u64 = 64 << 10;
+
+/// Batches as they came, with what the broker had sent when they left.
+#[derive(Debug)]
+struct Parcel {
+    data: Bytes,
+    bytes: u64,
+    next_offset: Offset,
+    sent_records: u64,
+}
+
+/// The state of one partition.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) topic: TopicName,
+    pub(super) part: TopicPartition,
+    /// Its subscription on the current connection.
+    pub(super) subscription: Option<u32>,
+    epoch: u32,
+    /// The next offset to hand out.
+    pub(super) position: Offset,
+    /// The next offset to receive.
+    pub(super) fetch_from: Offset,
+    /// Everything before is processed.
+    pub(super) processed: Offset,
+    /// What the group has.
+    pub(super) committed: Option<Offset>,
+    /// Where reading ends.
+    pub(super) end: Option<Offset>,
+    pub(super) paused: bool,
+    /// An error was reported; only a seek lets it go on.
+    pub(super) halted: bool,
+    /// No attempt to subscribe before.
+    pub(super) retry_at: Option<Instant>,
+    parcels: VecDeque<Parcel>,
+    parcel_done: bool,
+    current: Option<Records>,
+    window_bytes: u64,
+    prefetch_records: Option<u64>,
+    sent_bytes: u64,
+    taken_bytes: u64,
+    taken_records: u64,
+    granted_bytes: u64,
+    granted_records: u64,
+}
+
+impl Lane {
+    pub(super) fn new(
+        topic: TopicName,
+        part: TopicPartition,
+        from: Offset,
+        prefetch_records: Option<u64>,
+    ) -> Lane {
+        Lane {
+            topic,
+            part,
+            subscription: None,
+            epoch: 0,
+            position: from,
+            fetch_from: from,
+            processed: from,
+            committed: None,
+            end: None,
+            paused: false,
+            halted: false,
+            retry_at: None,
+            parcels: VecDeque::new(),
+            parcel_done: false,
+            current: None,
+            window_bytes: WINDOW_BYTES_FIRST,
+            prefetch_records,
+            sent_bytes: 0,
+            taken_bytes: 0,
+            taken_records: 0,
+            granted_bytes: 0,
+            granted_records: 0,
+        }
+    }
+
+    /// The epoch of its subscription: one more with every seek.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether all it was to read is handed out.
+    pub(super) fn is_done(&self) -> bool {
+        self.end.is_some_and(|end| self.position >= end)
+    }
+
+    /// Whether a record or a batch may be there to hand out.
+    pub(super) fn has_parcels(&self) -> bool {
+        !self.parcels.is_empty() && !self.paused && !self.halted
+    }
+
+    /// Whether a parcel was used up since the last call: time for credit, and for others.
+    pub(super) fn take_parcel_done(&mut self) -> bool {
+        std::mem::take(&mut self.parcel_done)
+    }
+
+    /// Starts a new subscription's counters; the credit to open it with.
+    pub(super) fn open(&mut self, number: u32, share_bytes: u64) -> (u64, u64) {
+        self.subscription = Some(number);
+        self.epoch = 0;
+        self.retry_at = None;
+        self.restart_counters(share_bytes)
+    }
+
+    /// Moves elsewhere: what was received is dropped; the epoch and credit to say so with.
+    pub(super) fn seek(&mut self, to: Offset, share_bytes: u64) -> (u32, u64, u64) {
+        self.parcels.clear();
+        self.current = None;
+        (self.position, self.fetch_from, self.processed) = (to, to, to);
+        self.halted = false;
+        self.epoch += 1;
+        let (bytes, records) = self.restart_counters(share_bytes);
+        (self.epoch, bytes, records)
+    }
+
+    fn restart_counters(&mut self, share_bytes: u64) -> (u64, u64) {
+        // What is buffered from before belongs to no counter any more.
+        for parcel in &mut self.parcels {
+            (parcel.bytes, parcel.sent_records) = (0, 0);
+        }
+        (self.sent_bytes, self.taken_bytes, self.taken_records) = (0, 0, 0);
+        self.fit_window(share_bytes);
+        self.granted_bytes = self.window_bytes;
+        self.granted_records = self.prefetch_records.map_or(u64::MAX, |records| records.max(1));
+        (self.granted_bytes, self.granted_records)
+    }
+
+    fn fit_window(&mut self, share_bytes: u64) {
+        let most = share_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        self.window_bytes = self.window_bytes.min(most);
+    }
+
+    /// Batches came. Those of an older epoch are dropped.
+    pub(super) fn receive(&mut self, notice: &batches::Request, data: Bytes) {
+        if notice.epoch != self.epoch || notice.next_offset < self.fetch_from {
+            return;
+        }
+        self.sent_bytes = notice.sent_bytes;
+        self.fetch_from = notice.next_offset;
+        let bytes = data.len() as u64;
+        let (next_offset, sent_records) = (notice.next_offset, notice.sent_records);
+        self.parcels.push_back(Parcel { data, bytes, next_offset, sent_records });
+    }
+
+    /// The next record, if one is there. `None`: nothing is, for now.
+    pub(super) fn next_record(
+        &mut self,
+        limits: &DecodeLimits,
+    ) -> Option<Result<Record, DecodeError>> {
+        loop {
+            if self.is_done() {
+                self.parcels.clear();
+                self.current = None;
+                return None;
+            }
+            if let Some(records) = &mut self.current {
+                match records.next() {
+                    Some(Ok(record)) if record.offset < self.position => continue,
+                    Some(Ok(record)) if self.end.is_some_and(|end| record.offset >= end) => {
+                        self.position = record.offset;
+                        continue;
+                    }
+                    Some(Ok(record)) => {
+                        self.position = record.offset + 1;
+                        return Some(Ok(record));
+                    }
+                    Some(Err(error)) => {
+                        self.current = None;
+                        self.halted = true;
+                        return Some(Err(error));
+                    }
+                    None => self.current = None,
+                }
+            }
+            let parcel = self.parcels.front_mut()?;
+            match Records::take_batch(&mut parcel.data, limits) {
+                // Control records are for brokers.
+                Some(Ok(records)) if records.header().attributes.is_control() => {}
+                Some(Ok(records)) => self.current = Some(records),
+                Some(Err(error)) => {
+                    self.halted = true;
+                    return Some(Err(error));
+                }
+                None => self.drop_parcel(),
+            }
+        }
+    }
+
+    /// All batches that came together, as they are.
+    pub(super) fn next_parcel(&mut self) -> Option<(Bytes, Offset)> {
+        let parcel = self.parcels.front_mut()?;
+        let data = std::mem::take(&mut parcel.data);
+        self.current = None;
+        self.drop_parcel();
+        Some((data, self.position))
+    }
+
+    fn drop_parcel(&mut self) {
+        if let Some(parcel) = self.parcels.pop_front() {
+            self.parcel_done = true;
+            self.position = self.position.max(parcel.next_offset);
+            self.taken_bytes += parcel.bytes;
+            self.taken_records = self.taken_records.max(parcel.sent_records);
+        }
+    }
+
+    /// What to tell the broker when enough was handed out. A reader that found nothing to read
+    /// because its credit was spent gets twice the window.
+    pub(super) fn credit(&mut self, share_bytes: u64) -> Option<credit::Request> {
+        let subscription = self.subscription?;
+        let starved = self.parcels.is_empty() && self.sent_bytes >= self.granted_bytes;
+        if starved {
+            self.window_bytes = self.window_bytes.saturating_mul(2);
+        }
+        self.fit_window(share_bytes);
+        let bytes_to = self.taken_bytes.saturating_add(self.window_bytes);
+        let records_to = match self.prefetch_records {
+            Some(records) => self.taken_records.saturating_add(records.max(1)),
+            None => u64::MAX,
+        };
+        let more_bytes = bytes_to.saturating_sub(self.granted_bytes);
+        let more_records = records_to.saturating_sub(self.granted_records);
+        let half = self.prefetch_records.map_or(u64::MAX, |records| records.div_ceil(2).max(1));
+        if more_bytes < self.window_bytes / 2 && more_records < half {
+            return None;
+        }
+        self.granted_bytes = self.granted_bytes.max(bytes_to);
+        self.granted_records = self.granted_records.max(records_to);
+        Some(credit::Request {
+            subscription,
+            epoch: self.epoch,
+            bytes_to: self.granted_bytes,
+            records_to: self.granted_records,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
+    use crate::types::{PartitionId, TopicId};
+
+    fn lane(prefetch: Option<u64>) -> Lane {
+        let topic = TopicId::from_bytes([1; 16]);
+        let part = TopicPartition { topic, partition: PartitionId(0) };
+        let mut lane = Lane::new("t".parse().expect("valid"), part, Offset(0), prefetch);
+        lane.open(1, 4 << 20);
+        lane
+    }
+
+    fn batch(base: i64, records: usize) -> Bytes {
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        for _ in 0..records {
+            let record = RecordRef { value: Some(&[7; 100]), ..RecordRef::default() };
+            builder.push(&record).expect("room");
+        }
+        let mut bytes = builder.build().to_vec();
+        bytes[..8].copy_from_slice(&base.to_be_bytes());
+        Bytes::from(bytes)
+    }
+
+    fn give(lane: &mut Lane, base: i64, records: usize, next_offset: i64) {
+        let data = batch(base, records);
+        let notice = batches::Request {
+            subscription: 1,
+            epoch: lane.epoch,
+            next_offset: Offset(next_offset),
+            visible_end: Offset(next_offset),
+            sent_bytes: lane.sent_bytes + data.len() as u64,
+            sent_records: next_offset.unsigned_abs(),
+        };
+        lane.receive(&notice, data);
+    }
+
+    fn offsets(lane: &mut Lane) -> Vec<i64> {
+        let limits = DecodeLimits::default();
+        std::iter::from_fn(|| lane.next_record(&limits))
+            .map(|r| r.expect("good").offset.0)
+            .collect()
+    }
+
+    #[test]
+    fn records_before_the_position_are_skipped_and_gaps_are_jumped() {
+        let mut lane = lane(None);
+        (lane.position, lane.fetch_from) = (Offset(2), Offset(2));
+        give(&mut lane, 0, 4, 10);
+        assert_eq!(offsets(&mut lane), [2, 3]);
+        assert_eq!((lane.position, lane.fetch_from), (Offset(10), Offset(10)));
+    }
+
+    #[test]
+    fn reading_stops_at_the_end_inside_a_batch() {
+        let mut lane = lane(None);
+        lane.end = Some(Offset(3));
+        give(&mut lane, 0, 5, 5);
+        assert_eq!(offsets(&mut lane), [0, 1, 2]);
+        assert!(lane.is_done());
+    }
+
+    #[test]
+    fn an_older_epoch_and_a_repeat_are_dropped() {
+        let mut lane = lane(None);
+        give(&mut lane, 0, 2, 2);
+        give(&mut lane, 0, 1, 1);
+        assert_eq!(offsets(&mut lane), [0, 1]);
+        let (epoch, ..) = lane.seek(Offset(50), 4 << 20);
+        let mut late = batches::Request {
+            subscription: 1,
+            epoch: epoch - 1,
+            next_offset: Offset(60),
+            visible_end: Offset(60),
+            sent_bytes: 1,
+            sent_records: 1,
+        };
+        lane.receive(&late, batch(2, 1));
+        assert!(!lane.has_parcels());
+        late.epoch = epoch;
+        lane.receive(&late, batch(50, 10));
+        assert_eq!(offsets(&mut lane).len(), 10);
+    }
+
+    #[test]
+    fn credit_follows_what_was_handed_out_and_grows_when_it_starves() {
+        let mut lane = lane(None);
+        assert_eq!(lane.credit(4 << 20), None);
+        lane.granted_bytes = 400;
+        lane.window_bytes = 400;
+        give(&mut lane, 0, 4, 4);
+        assert_eq!(lane.credit(4 << 20), None, "nothing was handed out yet");
+        offsets(&mut lane);
+        let credit = lane.credit(4 << 20).expect("half is used");
+        assert_eq!(lane.window_bytes, 800);
+        assert_eq!(credit.bytes_to, lane.taken_bytes + 800);
+    }
+
+    #[test]
+    fn with_a_prefetch_no_more_records_are_asked_for() {
+        let mut lane = lane(Some(10));
+        assert_eq!(lane.granted_records, 10);
+        give(&mut lane, 0, 10, 10);
+        assert_eq!(lane.credit(4 << 20), None);
+        assert_eq!(offsets(&mut lane).len(), 10);
+        assert_eq!(lane.credit(4 << 20).map(|credit| credit.records_to), Some(20));
+    }
+}

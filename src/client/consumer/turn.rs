@@ -1,0 +1,386 @@
+//! What a consumer does between records: connect, subscribe, follow the group, take what arrived.
+//!
+//! Every step either changes nothing until its last `await` is over, or is done again the next time:
+//! so a cancelled `next` loses nothing.
+
+use std::sync::Arc;
+
+use futures_util::future::OptionFuture;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::lane::Lane;
+use super::membership::{Change, Joining, Membership};
+use super::{Consumer, Rebalance};
+use crate::client::connection::{Connection, SubscriptionEvent};
+use crate::client::{ClientError, CommitMode, Reading, StartAt, StopAt};
+use crate::protocol::native::{Call, ErrorDetail, subscribe, unsubscribe};
+use crate::types::{ErrorCode, Offset, TopicName, TopicPartition};
+
+impl Consumer {
+    /// Learns what to read, or joins the group.
+    pub(super) async fn start(&mut self) -> Result<(), ClientError> {
+        match self.options.reading.clone() {
+            Reading::Partitions { topic, partitions } => {
+                let (id, partitions) = self.core.partitions(&topic, partitions.as_deref()).await?;
+                let parts = partitions
+                    .into_iter()
+                    .map(|partition| (TopicPartition { topic: id, partition }, topic.clone()));
+                let lanes = self.new_lanes(parts.collect(), None).await?;
+                self.lanes.extend(lanes.into_iter().map(|lane| (lane.part, lane)));
+            }
+            Reading::Group { group, topics, instance_id, assignor } => {
+                let rebalance_timeout = self.options.rebalance_timeout;
+                let joining = Joining { group, topics, instance_id, assignor, rebalance_timeout };
+                self.membership = Some(Membership::start(Arc::clone(&self.core), joining));
+            }
+        }
+        self.started = true;
+        Ok(())
+    }
+
+    /// Whether something should be done before another record is handed out.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.events.is_empty()
+            || self.membership.as_ref().is_some_and(|membership| membership.has_change())
+            || self.commit_is_due()
+    }
+
+    pub(super) fn commit_is_due(&self) -> bool {
+        self.membership.is_some()
+            && matches!(self.options.commit, CommitMode::Auto { .. })
+            && Instant::now() >= self.next_commit
+    }
+
+    /// Whether there is nothing more to come.
+    pub(super) fn is_finished(&self) -> bool {
+        if self.options.stop != StopAt::End || !self.events.is_empty() {
+            return false;
+        }
+        let settled = self
+            .membership
+            .as_ref()
+            .is_none_or(|membership| membership.was_assigned() && !membership.has_change());
+        settled && self.lanes.values().all(|lane| lane.is_done() || lane.halted)
+    }
+
+    /// Does what can be done without waiting for records.
+    pub(super) async fn turn(&mut self) -> Result<(), ClientError> {
+        while let Ok((number, event)) = self.events.try_recv() {
+            self.take_event(number, event)?;
+        }
+        self.follow_group().await?;
+        if self.commit_is_due() {
+            self.commit_processed().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen.
+    pub(super) async fn wait(&mut self) -> Result<(), ClientError> {
+        self.turn().await?;
+        if !self.ring.is_empty() || self.is_finished() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.lanes.values().any(|lane| wants_subscription(lane, now)) {
+            self.connect().await?;
+            self.subscribe(now);
+        }
+        let retry = self.lanes.values().filter_map(|lane| lane.retry_at).min();
+        let auto =
+            self.membership.is_some() && matches!(self.options.commit, CommitMode::Auto { .. });
+        let wake = [retry, auto.then_some(self.next_commit)].into_iter().flatten().min();
+        let membership = self.membership.clone();
+        let connection = self.connection.clone();
+        tokio::select! {
+            Some((number, event)) = self.events.recv() => self.take_event(number, event)?,
+            Some(()) = OptionFuture::from(membership.as_ref().map(|m| m.news.notified())) => {}
+            Some(()) = OptionFuture::from(wake.map(tokio::time::sleep_until)) => {}
+            Some(()) = OptionFuture::from(connection.as_ref().map(|c| c.closed())) => {
+                self.disconnected();
+            }
+        }
+        Ok(())
+    }
+
+    /// A live connection. Waits between attempts for as long as it takes: a consumer outlives its
+    /// broker's restarts.
+    async fn connect(&mut self) -> Result<(), ClientError> {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_spent()) {
+            return Ok(());
+        }
+        if self.connection.is_some() {
+            self.disconnected();
+        }
+        loop {
+            match self.core.connection().await {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    self.backoff.reset();
+                    return Ok(());
+                }
+                Err(error) if error.is_passing() => {
+                    let pause = self.core.wait(&mut self.backoff, &error);
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn disconnected(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            for number in self.numbers.keys() {
+                connection.remove_subscription(*number);
+            }
+        }
+        self.numbers.clear();
+        // Events of the old connection have numbers that the new one uses again.
+        (self.events_in, self.events) = mpsc::unbounded_channel();
+        for lane in self.lanes.values_mut() {
+            lane.subscription = None;
+        }
+    }
+
+    fn subscribe(&mut self, now: Instant) {
+        let Some(connection) = self.connection.clone() else { return };
+        let share = self.share_bytes();
+        for lane in self.lanes.values_mut().filter(|lane| wants_subscription(lane, now)) {
+            let number = connection.add_subscription(self.events_in.clone());
+            let (bytes_to, records_to) = lane.open(number, share);
+            self.numbers.insert(number, lane.part);
+            let request = subscribe::Request {
+                subscription: number,
+                topic: lane.part.topic,
+                partition: lane.part.partition,
+                from: lane.fetch_from,
+                bytes_to,
+                records_to,
+            };
+            let (sink, connection) = (self.events_in.clone(), Arc::clone(&connection));
+            let timeout = self.core.options.request_timeout;
+            tokio::spawn(async move {
+                if let Err(error) = connection.call(&request, timeout).await {
+                    // A consumer that is gone does not care.
+                    let _ = sink.send((number, SubscriptionEvent::Refused(error)));
+                }
+            });
+        }
+    }
+
+    fn take_event(&mut self, number: u32, event: SubscriptionEvent) -> Result<(), ClientError> {
+        let Some(part) = self.numbers.get(&number).copied() else { return Ok(()) };
+        let error = match event {
+            SubscriptionEvent::Batches(notice, data) => {
+                if let Some(lane) = self.lanes.get_mut(&part) {
+                    let had = lane.has_parcels();
+                    lane.receive(&notice, data);
+                    if !had && lane.has_parcels() {
+                        self.ring.push_back(part);
+                    }
+                }
+                return Ok(());
+            }
+            // It ended before it learned of a seek: its reason concerns the old place only.
+            SubscriptionEvent::End(epoch, _) if self.is_older(part, epoch) => {
+                self.numbers.remove(&number);
+                if let Some(lane) = self.lanes.get_mut(&part) {
+                    lane.subscription = None;
+                }
+                return Ok(());
+            }
+            SubscriptionEvent::End(_, answer) => ClientError::from(answer),
+            SubscriptionEvent::Refused(error) => error,
+        };
+        self.numbers.remove(&number);
+        if let Some(connection) = &self.connection {
+            connection.remove_subscription(number);
+        }
+        self.subscription_ended(part, error)
+    }
+
+    fn is_older(&self, part: TopicPartition, epoch: u32) -> bool {
+        self.lanes.get(&part).is_some_and(|lane| epoch < lane.epoch())
+    }
+
+    fn subscription_ended(
+        &mut self,
+        part: TopicPartition,
+        error: ClientError,
+    ) -> Result<(), ClientError> {
+        let in_group = self.membership.is_some();
+        let pause = self.core.wait(&mut self.backoff, &error);
+        let Some(lane) = self.lanes.get_mut(&part) else { return Ok(()) };
+        lane.subscription = None;
+        match (error.code(), error.detail()) {
+            (ErrorCode::OffsetOutOfRange, Some(ErrorDetail::OffsetRange { start, end })) => {
+                let to = lane.fetch_from.clamp(*start, (*end).max(*start));
+                tracing::warn!(topic = %lane.topic, partition = part.partition.0,
+                    from = lane.fetch_from.0, to = to.0, "the offset is not there any more");
+                lane.fetch_from = to;
+                lane.position = lane.position.max(to.min(*start));
+                if to < lane.position {
+                    lane.seek(to, 0);
+                }
+                Ok(())
+            }
+            // Its group will say so; until then it has nothing to give.
+            (ErrorCode::TopicNotFound | ErrorCode::PartitionNotFound, _) if in_group => {
+                lane.halted = true;
+                Ok(())
+            }
+            _ if error.is_passing() => {
+                lane.retry_at = Some(Instant::now() + pause);
+                Ok(())
+            }
+            _ => {
+                lane.halted = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Carries out what the coordinator wants: first gives up, then says so, then takes.
+    async fn follow_group(&mut self) -> Result<(), ClientError> {
+        let Some(membership) = self.membership.clone() else { return Ok(()) };
+        match membership.change() {
+            None => Ok(()),
+            Some(Change::Failed(error)) => Err(error),
+            Some(Change::Lost) => {
+                let parts: Vec<_> = self.lanes.keys().copied().collect();
+                self.drop_lanes(&parts);
+                membership.dropped();
+                self.tell(Rebalance::Lost(parts));
+                Ok(())
+            }
+            Some(Change::Assigned(assignment)) => self.adopt(&membership, assignment).await,
+        }
+    }
+
+    async fn adopt(
+        &mut self,
+        membership: &Arc<Membership>,
+        assignment: Vec<(TopicPartition, TopicName)>,
+    ) -> Result<(), ClientError> {
+        let wanted = |part: &TopicPartition| assignment.iter().any(|(wanted, _)| wanted == part);
+        let surplus: Vec<_> = self.lanes.keys().copied().filter(|part| !wanted(part)).collect();
+        if !surplus.is_empty() {
+            // What cannot be committed is read again by the next owner.
+            if let Err(error) = self.commit_processed().await {
+                tracing::warn!(%error, "giving partitions up without a commit");
+            }
+            self.drop_lanes(&surplus);
+            membership.owns(self.lanes.keys().copied().collect());
+            self.tell(Rebalance::Revoked(surplus));
+        }
+        let fresh: Vec<_> =
+            assignment.iter().filter(|(part, _)| !self.lanes.contains_key(part)).cloned().collect();
+        let lanes = self.new_lanes(fresh, Some(membership)).await?;
+        let added: Vec<_> = lanes.iter().map(|lane| lane.part).collect();
+        self.lanes.extend(lanes.into_iter().map(|lane| (lane.part, lane)));
+        membership.owns(self.lanes.keys().copied().collect());
+        membership.done(&assignment);
+        if !added.is_empty() {
+            self.tell(Rebalance::Assigned(added));
+        }
+        Ok(())
+    }
+
+    /// Where reading begins, and ends, in each of these.
+    async fn new_lanes(
+        &self,
+        parts: Vec<(TopicPartition, TopicName)>,
+        membership: Option<&Arc<Membership>>,
+    ) -> Result<Vec<Lane>, ClientError> {
+        if parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<_> = parts.iter().map(|(part, _)| *part).collect();
+        let committed = match membership {
+            Some(membership) => self.committed(membership, &ids).await?,
+            None => vec![None; ids.len()],
+        };
+        // Resolved for all, so that one request of a kind is enough.
+        let starts = match committed.iter().all(Option::is_some) {
+            true => vec![Offset::ZERO; ids.len()],
+            false => self.core.offsets(&ids, self.options.start).await?,
+        };
+        let ends = match self.options.stop {
+            StopAt::Never => vec![None; ids.len()],
+            StopAt::End => {
+                let ends = self.core.offsets(&ids, StartAt::End).await?;
+                ends.into_iter().map(Some).collect()
+            }
+        };
+        let mut lanes = Vec::with_capacity(parts.len());
+        for (((part, topic), (committed, start)), end) in
+            parts.into_iter().zip(committed.into_iter().zip(starts)).zip(ends)
+        {
+            let from = committed.unwrap_or(start);
+            let mut lane = Lane::new(topic, part, from, self.options.prefetch_records);
+            (lane.committed, lane.end) = (committed, end);
+            lanes.push(lane);
+        }
+        Ok(lanes)
+    }
+
+    pub(super) fn drop_lanes(&mut self, parts: &[TopicPartition]) {
+        for part in parts {
+            let Some(lane) = self.lanes.remove(part) else { continue };
+            self.handed.retain(|handed| handed != part);
+            self.partial.retain(|(from, _)| from != part);
+            let Some(subscription) = lane.subscription else { continue };
+            self.numbers.remove(&subscription);
+            if let Some(connection) = self.connection.clone() {
+                connection.remove_subscription(subscription);
+                self.in_background(connection, unsubscribe::Request { subscription });
+            }
+        }
+        let lanes = &self.lanes;
+        self.ring.retain(|part| lanes.contains_key(part));
+    }
+
+    pub(super) fn give_credit(&mut self, part: TopicPartition) {
+        let share = self.share_bytes();
+        let Some(lane) = self.lanes.get_mut(&part) else { return };
+        if let (Some(credit), Some(connection)) = (lane.credit(share), &self.connection) {
+            connection.notify(&credit);
+        }
+    }
+
+    /// One partition's part of the memory.
+    pub(super) fn share_bytes(&self) -> u64 {
+        (self.options.memory_bytes / self.lanes.len().max(1)) as u64
+    }
+
+    /// Sends a request whose answer changes nothing here.
+    pub(super) fn in_background<C: Call + Send + Sync + 'static>(
+        &self,
+        connection: Arc<Connection>,
+        request: C,
+    ) where
+        C::Answer: Send,
+    {
+        let timeout = self.core.options.request_timeout;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // The subscription's own events tell what matters.
+                let _ = connection.call(&request, timeout).await;
+            });
+        }
+    }
+
+    fn tell(&self, news: Rebalance) {
+        if let Some(hook) = &self.on_rebalance {
+            hook(&news);
+        }
+    }
+}
+
+fn wants_subscription(lane: &Lane, now: Instant) -> bool {
+    lane.subscription.is_none()
+        && !lane.halted
+        && !lane.is_done()
+        && lane.retry_at.is_none_or(|at| at <= now)
+}

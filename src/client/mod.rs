@@ -1,0 +1,28 @@
+//! The async Rust client: `Client::connect`, then `producer`, `consumer`, `admin`.
+//!
+//! One connection carries everything, multiplexed; when it breaks it is made anew and what may be
+//! sent again is. Every future may be dropped at any point without harm. Errors say what to do
+//! (`kind()`), when (`retry_after()`), and by which limit (`pushback()`).
+
+mod admin;
+mod backoff;
+mod connection;
+mod consumer;
+mod core;
+mod error;
+mod options;
+mod partitioner;
+mod producer;
+
+pub use self::core::{Client, Topic};
+pub use admin::{Admin, Listing, Move, Run};
+pub use consumer::{ConsumedRecord, Consumer, RawBatches, Rebalance};
+pub use error::ClientError;
+pub use options::{
+    ClientOptions, CommitMode, ConsumerOptions, Idempotence, ProducerOptions, Reading, StartAt,
+    StopAt,
+};
+pub use partitioner::{murmur2, partition_for_key};
+pub use producer::{
+    BatchSender, Delivered, Delivery, LostRange, NewRecord, Producer, TrySendError,
+};

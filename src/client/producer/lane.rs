@@ -1,0 +1,303 @@
+//! One partition's share of a producer: the batch being filled, batches that wait, batches under
+//! way. Pure bookkeeping; `Shared` does the sending.
+//!
+//! # Invariants
+//! - Batches leave in the order of their ids, and so of their sequence numbers.
+//! - While anything failed, nothing new is sent until all that was under way is answered: then what
+//!   failed goes first, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::delivery::BatchOutcome;
+use crate::client::ClientError;
+use crate::client::backoff::Backoff;
+use crate::protocol::native::ErrorDetail;
+use crate::protocol::native::producer_init::Producer as Identity;
+use crate::record::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, ProducerStamp, crc32c};
+use crate::types::{ErrorCode, Offset, PartitionId};
+
+/// Records of a batch in the making, or its bytes.
+pub(super) enum Body {
+    Building(BatchBuilder),
+    Built(Bytes),
+}
+
+/// A batch on its way.
+pub(super) struct Batch {
+    pub(super) id: u64,
+    pub(super) body: Body,
+    pub(super) records: u32,
+    /// Number of its first record, counted from the start of the identity's epoch.
+    pub(super) first: Option<i64>,
+    /// Bytes of room it gives back when it is done.
+    pub(super) room: usize,
+    pub(super) opened: Instant,
+    pub(super) deadline: Instant,
+    pub(super) outcome: watch::Sender<Option<BatchOutcome>>,
+    /// Bytes that were sent.
+    pub(super) sent_bytes: u64,
+    pub(super) last_error: Option<ClientError>,
+}
+
+impl Batch {
+    pub(super) fn size_bytes(&self) -> usize {
+        match &self.body {
+            Body::Building(builder) => builder.len_bytes(),
+            Body::Built(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Who a partition's batches come from.
+pub(super) enum Sender {
+    /// Not idempotent.
+    Nobody,
+    /// The broker is to be asked: for a new identity, or for the next epoch of one.
+    Ask { previous: Option<Identity> },
+    /// It is being asked.
+    Asked,
+    /// Known; `next` is the number of the next record.
+    Known { identity: Identity, next: i64 },
+}
+
+/// Records that were acknowledged and then lost by the broker: it was killed with the machine
+/// before an `os` tail reached the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostRange {
+    /// Of which partition.
+    pub partition: PartitionId,
+    /// How many records.
+    pub records: u64,
+    /// Offset of the first one as it was acknowledged, as far as that is remembered.
+    pub first_offset: Option<Offset>,
+}
+
+/// Acknowledged batches whose offsets are remembered, to name what was lost.
+const ACKED_REMEMBERED: usize = 64;
+
+/// The state of one partition.
+pub(super) struct Lane {
+    pub(super) partition: PartitionId,
+    pub(super) open: Option<Batch>,
+    pub(super) ready: VecDeque<Batch>,
+    pub(super) under_way: BTreeMap<u64, Batch>,
+    failed: BTreeMap<u64, Batch>,
+    pub(super) hold_until: Option<Instant>,
+    pub(super) backoff: Backoff,
+    pub(super) sender: Sender,
+    /// Number after the last acknowledged record.
+    acked_to: i64,
+    acked: VecDeque<(i64, Offset)>,
+    /// Size of the last sealed batch: what the next one reserves.
+    pub(super) last_bytes: usize,
+}
+
+/// What `settle` found.
+pub(super) enum Settled {
+    /// Go on.
+    Resend,
+    /// Acknowledged records are gone; a new epoch is needed.
+    Lost(LostRange),
+}
+
+impl Lane {
+    pub(super) fn new(partition: PartitionId, sender: Sender, retry_wait: Duration) -> Lane {
+        Lane {
+            partition,
+            open: None,
+            ready: VecDeque::new(),
+            under_way: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            hold_until: None,
+            backoff: Backoff::new(retry_wait),
+            sender,
+            acked_to: 0,
+            acked: VecDeque::new(),
+            last_bytes: 0,
+        }
+    }
+
+    /// Whether it may send now, as far as it is concerned.
+    pub(super) fn may_send(&self, window: usize, now: Instant) -> bool {
+        self.failed.is_empty()
+            && self.under_way.len() < window
+            && self.hold_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_none()
+            && self.ready.is_empty()
+            && self.under_way.is_empty()
+            && self.failed.is_empty()
+    }
+
+    /// The batch is full, or has waited long enough.
+    pub(super) fn seal(&mut self) {
+        if let Some(batch) = self.open.take() {
+            self.last_bytes = batch.size_bytes();
+            self.ready.push_back(batch);
+        }
+    }
+
+    /// Everything that is not answered yet.
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = &Batch> {
+        self.open
+            .iter()
+            .chain(&self.ready)
+            .chain(self.under_way.values())
+            .chain(self.failed.values())
+    }
+
+    /// Gives a batch its bytes, with the sender's stamp.
+    pub(super) fn stamp(&mut self, batch: &mut Batch) {
+        let stamp = match &mut self.sender {
+            Sender::Known { identity, next } => {
+                let first = *batch.first.get_or_insert_with(|| {
+                    let first = *next;
+                    *next += i64::from(batch.records);
+                    first
+                });
+                Some(ProducerStamp {
+                    id: identity.id,
+                    epoch: identity.epoch,
+                    base_sequence: on_wire(first),
+                })
+            }
+            Sender::Nobody | Sender::Ask { .. } | Sender::Asked => None,
+        };
+        let unbuilt = Body::Built(Bytes::new());
+        batch.body = Body::Built(match std::mem::replace(&mut batch.body, unbuilt) {
+            Body::Building(mut builder) => {
+                builder.set_producer(stamp);
+                builder.build()
+            }
+            Body::Built(bytes) => restamp(bytes, stamp),
+        });
+    }
+
+    /// It is in the log.
+    pub(super) fn acked(&mut self, batch: &Batch, base: Option<Offset>) {
+        self.backoff.reset();
+        let Some(first) = batch.first else { return };
+        self.acked_to = self.acked_to.max(first + i64::from(batch.records));
+        if let Some(base) = base {
+            self.acked.push_back((first, base));
+            if self.acked.len() > ACKED_REMEMBERED {
+                self.acked.pop_front();
+            }
+        }
+    }
+
+    /// It is not, but may be by another attempt.
+    pub(super) fn try_again(&mut self, mut batch: Batch, error: ClientError) {
+        batch.last_error = Some(error);
+        self.failed.insert(batch.id, batch);
+    }
+
+    /// When nothing is under way any more: puts what failed in front again. `None` = not yet, or
+    /// nothing failed.
+    pub(super) fn settle(&mut self) -> Option<Settled> {
+        if !self.under_way.is_empty() {
+            return None;
+        }
+        let (_, head) = self.failed.first_key_value()?;
+        let expected = match &head.last_error {
+            Some(error) if error.code() == ErrorCode::OutOfOrderSequence => self.expected(head),
+            _ => None,
+        };
+        let batches = std::mem::take(&mut self.failed);
+        for batch in batches.into_values().rev() {
+            self.ready.push_front(batch);
+        }
+        let Some(expected) = expected else { return Some(Settled::Resend) };
+        if expected < self.acked_to {
+            let lost = LostRange {
+                partition: self.partition,
+                records: u64::try_from(self.acked_to - expected).unwrap_or(0),
+                first_offset: self.offset_of(expected),
+            };
+            let previous = match &self.sender {
+                Sender::Known { identity, .. } => Some(identity.clone()),
+                _ => None,
+            };
+            self.sender = Sender::Ask { previous };
+            return Some(Settled::Lost(lost));
+        }
+        // A batch before was given up, never written: those behind it close the gap.
+        self.renumber(expected);
+        Some(Settled::Resend)
+    }
+
+    /// The broker gave an identity.
+    pub(super) fn identify(&mut self, identity: Identity) {
+        self.sender = Sender::Known { identity, next: 0 };
+        self.acked_to = 0;
+        self.acked.clear();
+        self.renumber(0);
+    }
+
+    /// Numbers for batches that had some; those that never were sent get theirs when they are.
+    fn renumber(&mut self, from: i64) {
+        let mut number = from;
+        for batch in self.ready.iter_mut().filter(|batch| batch.first.is_some()) {
+            batch.first = Some(number);
+            number += i64::from(batch.records);
+        }
+        if let Sender::Known { next, .. } = &mut self.sender {
+            *next = number;
+        }
+    }
+
+    /// The number the broker waits for, when it names one behind this batch's.
+    fn expected(&self, batch: &Batch) -> Option<i64> {
+        let first = batch.first?;
+        match batch.last_error.as_ref()?.detail()? {
+            ErrorDetail::Sequence { expected, found } => {
+                let behind = i64::from(found.wrapping_sub(*expected) & i32::MAX);
+                (behind <= first).then_some(first - behind)
+            }
+            _ => None,
+        }
+    }
+
+    fn offset_of(&self, number: i64) -> Option<Offset> {
+        let (first, base) = self.acked.iter().rev().find(|(first, _)| *first <= number)?;
+        base.checked_add(number - first)
+    }
+}
+
+/// Sequence numbers wrap from 2^31 - 1 to 0.
+fn on_wire(number: i64) -> i32 {
+    i32::try_from(number & i64::from(i32::MAX)).unwrap_or(0)
+}
+
+/// The same batch from another sender.
+fn restamp(batch: Bytes, stamp: Option<ProducerStamp>) -> Bytes {
+    let (Some(stamp), Ok(mut header)) = (stamp, BatchHeader::read(&batch)) else { return batch };
+    let unchanged = header.producer_id == stamp.id
+        && header.producer_epoch == stamp.epoch
+        && header.base_sequence == stamp.base_sequence;
+    if unchanged {
+        return batch;
+    }
+    (header.producer_id, header.producer_epoch) = (stamp.id, stamp.epoch);
+    header.base_sequence = stamp.base_sequence;
+    let mut bytes = batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    if let Some(place) = bytes.first_chunk_mut::<BATCH_HEADER_BYTES>() {
+        header.write(place);
+        header.crc = crc32c(&bytes[CRC_FROM..]);
+    }
+    if let Some(place) = bytes.first_chunk_mut::<BATCH_HEADER_BYTES>() {
+        header.write(place);
+    }
+    bytes.freeze()
+}
+
+/// The batch's CRC covers everything from its attributes on.
+const CRC_FROM: usize = 21;

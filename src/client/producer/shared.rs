@@ -1,0 +1,537 @@
+//! A producer's state and everything that moves it without waiting: records come in, answers and
+//! grants come in, batches go out. One lock; whoever brings news sends what may be sent by it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
+
+use super::delivery::BatchOutcome;
+use super::lane::{Batch, Body, Lane, LostRange, Sender, Settled};
+use super::window::Window;
+use super::{Delivered, Delivery, NewRecord};
+use crate::client::connection::{Connection, PublisherSink};
+use crate::client::core::Core;
+use crate::client::partitioner::partition_for_key;
+use crate::client::{ClientError, Idempotence, ProducerOptions, Topic};
+use crate::env::Rng;
+use crate::protocol::native::{ErrorAnswer, grant, produce, pushback};
+use crate::record::{
+    BATCH_HEADER_BYTES, BatchBuilder, BuilderOptions, Compression, PushError, RecordRef,
+};
+use crate::types::{ErrorCode, PartitionId, Pushback, Severity};
+
+/// Smallest reservation for a batch: most records fit.
+const RESERVED_BYTES_MIN: usize = 1 << 10;
+
+pub(super) struct Shared {
+    pub(super) core: Arc<Core>,
+    pub(super) options: ProducerOptions,
+    /// Bytes that may still be buffered.
+    pub(super) room: Semaphore,
+    /// Something for the driver to do.
+    pub(super) work: Notify,
+    state: Mutex<State>,
+}
+
+/// The connection in use and the publisher on it.
+pub(super) struct Link {
+    pub(super) connection: Arc<Connection>,
+    pub(super) window: Option<Window>,
+}
+
+pub(super) struct State {
+    pub(super) topic: Topic,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) link: Option<Link>,
+    pub(super) finished: bool,
+    /// Bytes of a batch that waits for a grant.
+    pub(super) wanted_bytes: Option<u64>,
+    sticky: usize,
+    next_id: u64,
+    pressure: Option<(Pushback, Instant)>,
+    losses: Vec<LostRange>,
+}
+
+impl Shared {
+    pub(super) fn new(core: Arc<Core>, topic: Topic, options: ProducerOptions) -> Shared {
+        let room = options.buffer_bytes.clamp(1, Semaphore::MAX_PERMITS);
+        let mut state = State {
+            topic,
+            lanes: Vec::new(),
+            link: None,
+            finished: false,
+            wanted_bytes: None,
+            sticky: 0,
+            next_id: 0,
+            pressure: None,
+            losses: Vec::new(),
+        };
+        state.add_lanes(&options, core.options.retry_wait);
+        let room = Semaphore::new(room);
+        Shared { core, options, room, work: Notify::new(), state: Mutex::new(state) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock is a defect; batches are whole at any moment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn topic(&self) -> Topic {
+        self.lock().topic.clone()
+    }
+
+    /// A record larger than the whole buffer takes all of it.
+    pub(super) fn room_for(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.options.buffer_bytes).max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Puts a record into its partition's batch; `room` was taken for it.
+    pub(super) fn place(
+        self: &Arc<Self>,
+        record: &NewRecord<'_>,
+        room: u32,
+    ) -> Result<Delivery, ClientError> {
+        let mut state = self.lock();
+        let placed = state.place(self, record, room);
+        if placed.is_err() {
+            self.room.add_permits(room as usize);
+        }
+        placed
+    }
+
+    /// Seals what is being filled and sends it; the last delivery of everything not answered yet.
+    pub(super) fn flush(self: &Arc<Self>) -> Vec<Delivery> {
+        let mut state = self.lock();
+        for lane in 0..state.lanes.len() {
+            state.lanes[lane].seal();
+            state.pump(self, lane);
+        }
+        let unfinished = state.lanes.iter().flat_map(|lane| lane.unfinished());
+        unfinished.map(|batch| Delivery::new(batch.outcome.subscribe(), 0)).collect()
+    }
+
+    /// No more records come; what there is is sent, then the driver ends.
+    pub(super) fn finish(self: &Arc<Self>) {
+        self.lock().finished = true;
+        drop(self.flush());
+        self.room.close();
+        self.work.notify_one();
+    }
+
+    pub(super) fn take_losses(&self) -> Vec<LostRange> {
+        std::mem::take(&mut self.lock().losses)
+    }
+
+    pub(super) fn pressure(&self) -> Option<Pushback> {
+        let state = self.lock();
+        let (pushback, until) = state.pressure.as_ref()?;
+        (*until > Instant::now()).then(|| pushback.clone())
+    }
+
+    /// The answer to a batch.
+    fn answered(
+        self: &Arc<Self>,
+        lane: usize,
+        id: u64,
+        answer: Result<produce::Response, ClientError>,
+    ) {
+        let mut state = self.lock();
+        state.answered(self, lane, id, answer);
+        state.pump(self, lane);
+    }
+}
+
+impl State {
+    /// Lanes for partitions that have none yet.
+    pub(super) fn add_lanes(&mut self, options: &ProducerOptions, retry_wait: Duration) {
+        for number in self.lanes.len()..self.topic.partitions as usize {
+            let sender = match options.idempotence {
+                Idempotence::On => Sender::Ask { previous: None },
+                Idempotence::Off => Sender::Nobody,
+            };
+            let partition = PartitionId(u32::try_from(number).unwrap_or(u32::MAX));
+            self.lanes.push(Lane::new(partition, sender, retry_wait));
+        }
+    }
+
+    fn place(
+        &mut self,
+        shared: &Arc<Shared>,
+        record: &NewRecord<'_>,
+        room: u32,
+    ) -> Result<Delivery, ClientError> {
+        if self.finished {
+            return Err(ClientError::Closed);
+        }
+        let number = self.choose(record)?;
+        let timestamp = record.timestamp.unwrap_or_else(|| shared.core.now());
+        let (key, value) = (record.key, record.value);
+        let record = RecordRef { timestamp, key, value, headers: record.headers };
+        let mut pushed = self.push(shared, number, &record);
+        if pushed == Err(PushError::BatchFull) {
+            self.lanes[number].seal();
+            self.roll_sticky(shared, number);
+            pushed = self.push(shared, number, &record);
+        }
+        if let Err(error) = pushed {
+            return Err(match error {
+                PushError::RecordTooLarge { size_bytes, bytes_max } => {
+                    ClientError::RecordTooLarge { size_bytes, max_bytes: bytes_max }
+                }
+                PushError::BatchFull => ClientError::Invalid("the batch is full".to_owned()),
+            });
+        }
+        let Some(batch) = self.lanes[number].open.as_mut() else {
+            unreachable!("a record was just pushed into it");
+        };
+        batch.room += room as usize;
+        batch.records += 1;
+        let delivery = Delivery::new(batch.outcome.subscribe(), batch.records - 1);
+        let first = batch.records == 1;
+        if shared.options.linger.is_zero() || !self.lanes[number].ready.is_empty() {
+            self.pump(shared, number);
+        }
+        if first && self.lanes[number].open.is_some() {
+            shared.work.notify_one(); // a linger begins
+        }
+        Ok(delivery)
+    }
+
+    fn choose(&mut self, record: &NewRecord<'_>) -> Result<usize, ClientError> {
+        let lanes = self.lanes.len();
+        match (record.partition, record.key) {
+            (Some(partition), _) if partition.0 as usize >= lanes => {
+                let message = format!("topic {} has {lanes} partitions", self.topic.name);
+                Err(ErrorAnswer::new(ErrorCode::PartitionNotFound, message).into())
+            }
+            (Some(partition), _) => Ok(partition.0 as usize),
+            (None, Some(key)) => {
+                Ok(partition_for_key(key, u32::try_from(lanes).unwrap_or(u32::MAX)) as usize)
+            }
+            (None, None) => Ok(self.sticky),
+        }
+    }
+
+    /// Records without key stay with a partition for one batch.
+    fn roll_sticky(&mut self, shared: &Shared, sealed: usize) {
+        if sealed == self.sticky {
+            let lanes = self.lanes.len() as u64;
+            self.sticky = usize::try_from(shared.core.rng.next_u64() % lanes).unwrap_or(0);
+        }
+    }
+
+    fn push(
+        &mut self,
+        shared: &Shared,
+        number: usize,
+        record: &RecordRef<'_>,
+    ) -> Result<(), PushError> {
+        if self.lanes[number].open.is_none() {
+            let batch = self.new_batch(shared, number);
+            self.lanes[number].open = Some(batch);
+        }
+        let Some(batch) = self.lanes[number].open.as_mut() else { return Ok(()) };
+        let Body::Building(builder) = &mut batch.body else { return Err(PushError::BatchFull) };
+        let pushed = match builder.push(record) {
+            // Alone in its batch a record may pass `batch_bytes`, up to what the topic takes.
+            Err(PushError::RecordTooLarge { size_bytes, .. }) => {
+                let topic_max = self.topic.max_message_bytes as usize;
+                if size_bytes > topic_max {
+                    Err(PushError::RecordTooLarge { size_bytes, bytes_max: topic_max })
+                } else {
+                    *builder = new_builder(shared, &self.topic, size_bytes, size_bytes);
+                    builder.push(record)
+                }
+            }
+            pushed => pushed,
+        };
+        if pushed.is_err() && batch.records == 0 {
+            self.lanes[number].open = None;
+        }
+        pushed
+    }
+
+    fn new_batch(&mut self, shared: &Shared, number: usize) -> Batch {
+        let now = Instant::now();
+        let bytes_max =
+            shared.options.batch_bytes.min(self.topic.max_message_bytes as usize).max(1);
+        let last = self.lanes[number].last_bytes;
+        let reserved =
+            (last + last / 4).clamp(RESERVED_BYTES_MIN, bytes_max.max(RESERVED_BYTES_MIN));
+        self.next_id += 1;
+        Batch {
+            id: self.next_id,
+            body: Body::Building(new_builder(shared, &self.topic, bytes_max, reserved)),
+            records: 0,
+            first: None,
+            room: 0,
+            opened: now,
+            deadline: now + shared.options.delivery_timeout,
+            outcome: watch::Sender::new(None),
+            sent_bytes: 0,
+            last_error: None,
+        }
+    }
+
+    /// Sends what a partition may send now.
+    pub(super) fn pump(&mut self, shared: &Arc<Shared>, number: usize) {
+        let now = Instant::now();
+        loop {
+            let lane = &mut self.lanes[number];
+            if !lane.may_send(shared.options.window, now) {
+                return;
+            }
+            if lane.ready.is_empty() {
+                let linger = shared.options.linger;
+                match &lane.open {
+                    Some(batch) if linger.is_zero() || batch.opened + linger <= now => lane.seal(),
+                    _ => return,
+                }
+                self.roll_sticky(shared, number);
+            }
+            if !self.send_next(shared, number, now) {
+                return;
+            }
+        }
+    }
+
+    fn send_next(&mut self, shared: &Arc<Shared>, number: usize, now: Instant) -> bool {
+        let lane = &mut self.lanes[number];
+        let Some(head) = lane.ready.front() else { return false };
+        let Some(link) = &mut self.link else {
+            shared.work.notify_one();
+            return false;
+        };
+        match lane.sender {
+            Sender::Ask { .. } => {
+                shared.work.notify_one();
+                return false;
+            }
+            // The answer will go on from here.
+            Sender::Asked => return false,
+            Sender::Nobody | Sender::Known { .. } => {}
+        }
+        let upper = head.size_bytes() as u64;
+        if link.window.as_ref().is_some_and(|window| !window.admits(upper, now)) {
+            if self.wanted_bytes.replace(upper).is_none() {
+                shared.work.notify_one();
+            }
+            return false;
+        }
+        let Some(mut batch) = lane.ready.pop_front() else { return false };
+        lane.stamp(&mut batch);
+        let Body::Built(bytes) = &batch.body else { return false };
+        let request = produce::Request {
+            publisher: link.window.as_ref().map_or(0, Window::publisher),
+            topic: self.topic.id,
+            partition: lane.partition,
+            acks: shared.options.acks,
+            deadline_ms: millis(batch.deadline.saturating_duration_since(now)).max(1),
+        };
+        batch.sent_bytes = bytes.len() as u64;
+        let (sink_shared, id) = (Arc::clone(shared), batch.id);
+        let sink = Box::new(move |answer| sink_shared.answered(number, id, answer));
+        if link.connection.produce(&request, bytes.clone(), sink).is_err() {
+            lane.ready.push_front(batch);
+            self.link = None;
+            shared.work.notify_one();
+            return false;
+        }
+        if let Some(window) = &mut link.window {
+            window.sent(batch.sent_bytes);
+        }
+        lane.under_way.insert(batch.id, batch);
+        true
+    }
+
+    fn answered(
+        &mut self,
+        shared: &Arc<Shared>,
+        number: usize,
+        id: u64,
+        answer: Result<produce::Response, ClientError>,
+    ) {
+        let lane = &mut self.lanes[number];
+        let Some(batch) = lane.under_way.remove(&id) else { return };
+        if let Some(window) = self.link.as_mut().and_then(|link| link.window.as_mut()) {
+            window.answered(batch.sent_bytes);
+        }
+        match answer {
+            Ok(response) => {
+                lane.acked(&batch, response.base_offset);
+                let delivered = delivered(lane.partition, response);
+                shared.complete(batch, Ok(delivered));
+            }
+            Err(error) if error.code() == ErrorCode::DuplicateUnknown => {
+                lane.acked(&batch, None);
+                let delivered = delivered(lane.partition, REMEMBERED_NO_MORE);
+                shared.complete(batch, Ok(delivered));
+            }
+            Err(error) => self.not_written(shared, number, batch, error),
+        }
+        self.settle(shared, number);
+    }
+
+    fn not_written(
+        &mut self,
+        shared: &Arc<Shared>,
+        number: usize,
+        batch: Batch,
+        error: ClientError,
+    ) {
+        let now = Instant::now();
+        let lane = &mut self.lanes[number];
+        let out_of_order = error.code() == ErrorCode::OutOfOrderSequence && batch.first.is_some();
+        if !(error.is_passing() || out_of_order) || now >= batch.deadline {
+            return shared.complete(batch, Err(error));
+        }
+        if lane.hold_until.is_none_or(|until| until <= now) {
+            lane.hold_until = Some(now + shared.core.wait(&mut lane.backoff, &error));
+        }
+        if let Some(pushback) = error.pushback() {
+            let until = lane.hold_until.unwrap_or(now);
+            self.pressure = Some((pushback.clone(), until));
+        }
+        self.lanes[number].try_again(batch, error);
+        shared.work.notify_one();
+    }
+
+    fn settle(&mut self, shared: &Arc<Shared>, number: usize) {
+        let lane = &mut self.lanes[number];
+        if let Some(Settled::Lost(lost)) = lane.settle() {
+            tracing::warn!(
+                partition = lost.partition.0,
+                records = lost.records,
+                "the broker lost acknowledged records; going on under a new epoch"
+            );
+            self.losses.push(lost);
+            shared.work.notify_one();
+        }
+    }
+
+    /// Fails what waited too long. A batch under way keeps its place: its answer may come.
+    pub(super) fn expire(&mut self, shared: &Shared, now: Instant) {
+        for lane in &mut self.lanes {
+            while let Some(head) = lane.ready.front()
+                && head.deadline <= now
+                && let Some(batch) = lane.ready.pop_front()
+            {
+                let timed_out = ClientError::TimedOut {
+                    what: "the delivery of a record",
+                    after: shared.options.delivery_timeout,
+                };
+                let error = batch.last_error.clone().unwrap_or(timed_out);
+                shared.complete(batch, Err(error));
+            }
+        }
+    }
+
+    /// When the driver has to look again, for the sake of lingers, holds and deadlines.
+    pub(super) fn next_deadline(&self, linger: Duration, now: Instant) -> Option<Instant> {
+        let lanes = self.lanes.iter().filter(|lane| !lane.is_idle());
+        let deadlines = lanes.flat_map(|lane| {
+            let lingers = lane.open.as_ref().map(|batch| batch.opened + linger);
+            let expires = lane.ready.front().map(|batch| batch.deadline);
+            // A linger that is over waits for the window, not for time.
+            let lingers = lingers.filter(|_| lane.ready.is_empty() && lane.under_way.is_empty());
+            [lingers, expires, lane.hold_until]
+        });
+        // What is past was acted upon; what it waits for now is an answer.
+        deadlines.flatten().filter(|deadline| *deadline > now).min()
+    }
+
+    /// Whether everything is answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.iter().all(Lane::is_idle)
+    }
+}
+
+impl Shared {
+    fn complete(&self, batch: Batch, outcome: BatchOutcome) {
+        self.room.add_permits(batch.room);
+        // Nobody may wait: fine.
+        batch.outcome.send_replace(Some(outcome));
+    }
+}
+
+/// Notices for a publisher, for as long as its producer lives.
+pub(super) struct Notices(pub(super) Weak<Shared>);
+
+impl PublisherSink for Notices {
+    fn grant(&self, grant: &grant::Request) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut state = shared.lock();
+        if let Some(window) = state.link.as_mut().and_then(|link| link.window.as_mut()) {
+            window.grant(grant, Instant::now());
+        }
+        if state.wanted_bytes.take().is_some() {
+            for lane in 0..state.lanes.len() {
+                state.pump(&shared, lane);
+            }
+        }
+    }
+
+    fn pushback(&self, notice: &pushback::Request) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut state = shared.lock();
+        let until = Instant::now()
+            + Duration::from_millis(u64::from(notice.pushback.retry_after_ms.max(1_000)));
+        state.pressure = Some((notice.pushback.clone(), until));
+        if notice.pushback.severity == Severity::Slow || notice.pushback.retry_after_ms == 0 {
+            return;
+        }
+        let meant = notice.partition.filter(|meant| meant.topic == state.topic.id);
+        if notice.partition.is_some() && meant.is_none() {
+            return;
+        }
+        let wait = Duration::from_millis(u64::from(notice.pushback.retry_after_ms));
+        for lane in &mut state.lanes {
+            if meant.is_none_or(|meant| meant.partition == lane.partition) {
+                lane.hold_until = Some(Instant::now() + wait);
+            }
+        }
+        drop(state);
+        shared.work.notify_one();
+    }
+
+    fn lost(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.lock().link = None;
+            shared.work.notify_one();
+        }
+    }
+}
+
+/// A repeat that is older than what the broker remembers.
+const REMEMBERED_NO_MORE: produce::Response = produce::Response {
+    base_offset: None,
+    append_time: crate::types::Timestamp::NONE,
+    level: crate::types::DurabilityLevel::Os,
+    duplicate: true,
+};
+
+fn delivered(partition: PartitionId, response: produce::Response) -> Delivered {
+    Delivered {
+        partition,
+        offset: response.base_offset,
+        timestamp: response.append_time,
+        level: response.level,
+        duplicate: response.duplicate,
+    }
+}
+
+fn new_builder(shared: &Shared, topic: &Topic, bytes_max: usize, reserved: usize) -> BatchBuilder {
+    let advised = || Compression::from_hint(topic.compression).unwrap_or(Compression::None);
+    BatchBuilder::new(BuilderOptions {
+        compression: shared.options.compression.unwrap_or_else(advised),
+        bytes_max: bytes_max.max(BATCH_HEADER_BYTES),
+        bytes_reserved: reserved,
+        ..BuilderOptions::default()
+    })
+}
+
+pub(super) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

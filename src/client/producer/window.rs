@@ -1,0 +1,120 @@
+//! How far a publisher may send: cumulative grants, and the allowance of one batch that never
+//! expires, so that an idle or new publisher sends at once and nothing can deadlock.
+//!
+//! # Invariants
+//! `sent` and `granted_to` belong to `epoch`; a grant of an older epoch, or a lower one of the same,
+//! changes nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::protocol::native::{grant, publisher_open};
+
+/// The sending side of one publisher.
+#[derive(Debug)]
+pub(super) struct Window {
+    publisher: u32,
+    epoch: u32,
+    granted_to: u64,
+    granted_until: Instant,
+    allowance_bytes: u64,
+    sent: u64,
+    unanswered: u64,
+}
+
+impl Window {
+    /// As the broker opened it.
+    pub(super) fn new(opened: &publisher_open::Response, now: Instant) -> Window {
+        Window {
+            publisher: opened.grant.publisher,
+            epoch: opened.grant.epoch,
+            granted_to: opened.grant.bytes_to,
+            granted_until: now + ttl(&opened.grant),
+            allowance_bytes: u64::from(opened.allowance_bytes),
+            sent: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// The publisher's number.
+    pub(super) fn publisher(&self) -> u32 {
+        self.publisher
+    }
+
+    /// A grant came.
+    pub(super) fn grant(&mut self, grant: &grant::Request, now: Instant) {
+        if grant.publisher != self.publisher || grant.epoch < self.epoch {
+            return;
+        }
+        if grant.epoch > self.epoch {
+            self.epoch = grant.epoch;
+            self.granted_to = 0;
+            self.sent = 0;
+        }
+        self.granted_to = self.granted_to.max(grant.bytes_to);
+        self.granted_until = self.granted_until.max(now + ttl(grant));
+    }
+
+    /// Whether a batch of so many bytes may be sent now.
+    pub(super) fn admits(&self, bytes: u64, now: Instant) -> bool {
+        let granted = now < self.granted_until && self.sent + bytes <= self.granted_to;
+        granted || (self.unanswered == 0 && bytes <= self.allowance_bytes)
+    }
+
+    /// It was sent.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.unanswered += bytes;
+    }
+
+    /// It was answered; refused bytes count as sent.
+    pub(super) fn answered(&mut self, bytes: u64) {
+        self.unanswered = self.unanswered.saturating_sub(bytes);
+    }
+}
+
+fn ttl(grant: &grant::Request) -> Duration {
+    Duration::from_millis(u64::from(grant.ttl_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(epoch: u32, bytes_to: u64, ttl_ms: u32) -> grant::Request {
+        grant::Request { publisher: 7, epoch, bytes_to, ttl_ms }
+    }
+
+    fn opened(now: Instant) -> Window {
+        let opened =
+            publisher_open::Response { grant: grant(1, 100, 1_000), allowance_bytes: 1_000 };
+        Window::new(&opened, now)
+    }
+
+    #[test]
+    fn grants_are_cumulative_and_old_ones_do_no_harm() {
+        let now = Instant::now();
+        let mut window = opened(now);
+        window.sent(80);
+        assert!(!window.admits(30, now));
+        window.grant(&grant(1, 200, 1_000), now);
+        window.grant(&grant(1, 150, 1_000), now);
+        window.grant(&grant(0, 900, 1_000), now);
+        assert!(window.admits(120, now) && !window.admits(121, now));
+        window.grant(&grant(2, 50, 1_000), now);
+        assert!(window.admits(50, now) && !window.admits(51, now));
+    }
+
+    #[test]
+    fn the_allowance_never_expires_and_is_one_batch() {
+        let now = Instant::now();
+        let mut window = opened(now);
+        let later = now + Duration::from_secs(60);
+        assert!(window.admits(1_000, later) && !window.admits(1_001, later));
+        window.sent(1_000);
+        assert!(!window.admits(1, later));
+        window.answered(1_000);
+        assert!(window.admits(1, later));
+    }
+}
