@@ -4,18 +4,32 @@
 //! Absolute numbers of a shared machine drift by a factor of three within a day; only ratios taken
 //! pairwise in one run (`matrix`) are worth printing.
 
+mod consume;
+mod e2e;
+mod error;
 pub mod floor;
 mod latency;
 mod machine;
+mod matrix;
+mod outcome;
 mod pace;
 mod process;
+mod produce;
 mod report;
+mod target;
 
+pub use consume::consume;
+pub use e2e::e2e;
+pub use error::BenchError;
 pub use latency::{Latencies, LatencySummary};
 pub use machine::Machine;
+pub use matrix::{Cell, CellReport, Kind, cells, run_cell};
+pub use outcome::Outcome;
 pub use pace::Pace;
 pub use process::Usage;
+pub use produce::produce;
 pub use report::{Report, Spread};
+pub use target::Target;
 
 use std::time::Duration;
 
@@ -48,6 +62,8 @@ pub struct WorkloadOptions {
     pub window: usize,
     /// When the broker answers.
     pub acks: Acks,
+    /// How long the client's producer waits for more records.
+    pub linger: Duration,
     /// Who makes the batches.
     pub batching: Batching,
 }
@@ -77,6 +93,7 @@ impl Default for WorkloadOptions {
             partitions: 1,
             window: 8,
             acks: Acks::Topic,
+            linger: Duration::ZERO,
             batching: Batching::Prebuilt,
         }
     }

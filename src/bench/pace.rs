@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
+use crate::env::{Clock, SystemClock};
+
 /// Due times of a constant rate from a start on.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     interval_ns: f64,
 }
+
+/// Ticks a late sender may be behind before the ticker waits for it; they keep their due times.
+const TICKS_WAITING_MAX: usize = 1 << 20;
 
 impl Pace {
     /// `per_second` events a second; `None` when that is not a rate.
@@ -17,6 +24,25 @@ impl Pace {
     /// When event number `index` is due, counted from the start.
     pub fn due(&self, index: u64) -> Duration {
         Duration::from_nanos((self.interval_ns * index as f64) as u64)
+    }
+
+    /// The due times of all events before `end`, each given out when it is due. A thread of its own
+    /// keeps the time: the runtime's timer is only good to a millisecond.
+    pub fn ticks(self, clock: SystemClock, end: Duration) -> mpsc::Receiver<Duration> {
+        let (sender, receiver) = mpsc::channel(TICKS_WAITING_MAX);
+        std::thread::spawn(move || {
+            let start = clock.monotonic();
+            let due_times = (0..).map(|index| self.due(index)).take_while(|due| *due < end);
+            for due in due_times {
+                while let Some(early) = (start + due).checked_sub(clock.monotonic()) {
+                    std::thread::park_timeout(early);
+                }
+                if sender.blocking_send(start + due).is_err() {
+                    return; // nobody listens any more
+                }
+            }
+        });
+        receiver
     }
 }
 
@@ -30,5 +56,18 @@ mod tests {
         assert_eq!(pace.due(0), Duration::ZERO);
         assert_eq!(pace.due(5_000), Duration::from_secs(1));
         assert!(Pace::new(0.0).is_none() && Pace::new(f64::NAN).is_none());
+    }
+
+    #[test]
+    fn no_tick_is_early_and_none_is_lost() {
+        let clock = SystemClock::new();
+        let pace = Pace::new(10_000.0).expect("a rate");
+        let mut ticks = pace.ticks(clock.clone(), Duration::from_millis(20));
+        let mut count = 0;
+        while let Some(due) = ticks.blocking_recv() {
+            assert!(due <= clock.monotonic());
+            count += 1;
+        }
+        assert_eq!(count, 200);
     }
 }

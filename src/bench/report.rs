@@ -3,9 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::path::Path;
+
 use super::latency::LatencySummary;
 use super::machine::Machine;
 use super::process::Usage;
+use super::{Outcome, Target};
 
 /// Result of one run of a workload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,35 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of an outcome and the readings at the start of the measured time (broker, client).
+    pub(super) fn new(
+        workload: &str,
+        target: &Target,
+        options: &super::WorkloadOptions,
+        outcome: Outcome,
+        (broker, client): (Option<Usage>, Option<Usage>),
+    ) -> Report {
+        let since = |now: Option<Usage>, then: Option<Usage>| Some(now?.since(&then?));
+        let seconds = outcome.seconds().max(1e-9);
+        let latency = outcome.latencies.summary();
+        Report {
+            workload: workload.to_owned(),
+            target: target.name.to_owned(),
+            options: options.clone(),
+            seconds,
+            records: outcome.records,
+            bytes: outcome.bytes,
+            records_per_s: outcome.records as f64 / seconds,
+            mb_per_s: outcome.bytes as f64 / 1e6 / seconds,
+            latency: (latency.count > 0).then_some(latency),
+            distribution: outcome.latencies.distribution(),
+            throttled: outcome.throttled,
+            broker: since(target.usage(), broker),
+            client: since(Usage::of(std::process::id()), client),
+            machine: Machine::describe(Path::new(".")),
+        }
+    }
+
     /// Processor seconds of the broker per GiB moved.
     pub fn broker_cpu_s_per_gib(&self) -> Option<f64> {
         let gib = self.bytes as f64 / (1u64 << 30) as f64;

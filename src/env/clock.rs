@@ -14,7 +14,7 @@ pub trait Clock: Send + Sync + 'static {
 }
 
 /// The machine's clock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SystemClock {
     start: Instant,
 }

@@ -1,0 +1,150 @@
+//! Broker against floor, pair by pair in one run: the only way to a number on a machine whose speed
+//! drifts by a factor of three. Each pair runs both, first the one, then the other, in turn.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Batching, BenchError, Report, Spread, Target, WorkloadOptions, consume, produce};
+use crate::types::Acks;
+
+/// What a cell measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Produce with `durability = os`, batches built beforehand.
+    ProduceOs,
+    /// Produce with `durability = fsync`, batches built beforehand.
+    ProduceFsync,
+    /// Produce with `durability = os`, batches made by the client's producer on the broker's side
+    /// of the pair and built beforehand on the floor's.
+    ProduceClient,
+    /// Consume what was just written.
+    Consume,
+}
+
+/// One combination of options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// What is measured.
+    pub kind: Kind,
+    /// The options of both sides.
+    pub options: WorkloadOptions,
+}
+
+/// What the pairs of a cell gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellReport {
+    /// The combination.
+    pub cell: Cell,
+    /// Millions of bytes a second of the floor.
+    pub floor_mb_per_s: Spread,
+    /// Millions of bytes a second of the broker.
+    pub broker_mb_per_s: Spread,
+    /// Broker through floor, pair by pair.
+    pub share: Spread,
+    /// Processor seconds of the broker process per GiB.
+    pub broker_cpu_s_per_gib: Spread,
+    /// Processor seconds of the broker process per million records.
+    pub broker_cpu_s_per_million: Spread,
+    /// Anonymous memory of the broker process at the end of a run, in bytes.
+    pub broker_rss_anon_bytes: Spread,
+    /// Memory of the broker process at the end of a run, mapped log pages included, in bytes.
+    pub broker_rss_bytes: Spread,
+    /// Bytes the broker sent to the device through bytes of batches (produce only).
+    pub write_amplification: Spread,
+}
+
+/// The combinations the project is held to.
+pub fn cells(kinds: &[Kind], count_bytes: u64) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for kind in kinds {
+        for record_bytes in [1024, 100] {
+            for batch_bytes in [64 << 10, 1 << 20] {
+                for (connections, partitions) in [(1, 1), (1, 8), (4, 1), (4, 8)] {
+                    let options = WorkloadOptions {
+                        topic: "matrix".to_owned(),
+                        record_bytes,
+                        batch_bytes,
+                        connections,
+                        partitions,
+                        count: Some(count_bytes / record_bytes as u64),
+                        window: if batch_bytes > 64 << 10 { 4 } else { 16 },
+                        warm_up: Duration::ZERO,
+                        ..WorkloadOptions::default()
+                    };
+                    cells.push(Cell { kind: *kind, options });
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Runs a cell in `pairs` pairs; `progress` is told each one's share.
+pub async fn run_cell(
+    cell: &Cell,
+    pairs: usize,
+    (floor, broker): (&Target, &Target),
+    mut progress: impl FnMut(usize, f64),
+) -> Result<CellReport, BenchError> {
+    let mut reports: Vec<(Report, Report)> = Vec::new();
+    for pair in 0..pairs.max(1) {
+        let (one, two) = if pair % 2 == 0 { (floor, broker) } else { (broker, floor) };
+        let first = run_side(cell, one).await?;
+        let second = run_side(cell, two).await?;
+        let sides = if pair % 2 == 0 { (first, second) } else { (second, first) };
+        progress(pair, sides.1.mb_per_s / sides.0.mb_per_s);
+        reports.push(sides);
+    }
+    Ok(summary(cell, &reports))
+}
+
+async fn run_side(cell: &Cell, target: &Target) -> Result<Report, BenchError> {
+    let mut options = cell.options.clone();
+    let durability = if cell.kind == Kind::ProduceFsync { "fsync" } else { "os" };
+    let settings = [("durability", durability), ("max_message_bytes", "8MiB")];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    target.create_topic(&options, &settings).await?;
+    if cell.kind == Kind::ProduceClient && target.name == "broker" {
+        options.batching = Batching::Client;
+    }
+    options.acks = Acks::Topic;
+    let written = produce(target, &options).await?;
+    let report = match cell.kind {
+        Kind::Consume => {
+            let read = consume(target, &options).await?;
+            if read.bytes != written.bytes {
+                return Err(BenchError::Missing { written: written.bytes, read: read.bytes });
+            }
+            read
+        }
+        Kind::ProduceOs | Kind::ProduceFsync | Kind::ProduceClient => written,
+    };
+    target.delete_topic(&options).await?;
+    Ok(report)
+}
+
+fn summary(cell: &Cell, reports: &[(Report, Report)]) -> CellReport {
+    let broker = |figure: &dyn Fn(&Report) -> Option<f64>| {
+        Spread::of(reports.iter().filter_map(|(_, broker)| figure(broker)))
+    };
+    CellReport {
+        cell: cell.clone(),
+        floor_mb_per_s: Spread::of(reports.iter().map(|(floor, _)| floor.mb_per_s)),
+        broker_mb_per_s: broker(&|report| Some(report.mb_per_s)),
+        share: Spread::of(reports.iter().map(|(floor, broker)| broker.mb_per_s / floor.mb_per_s)),
+        broker_cpu_s_per_gib: broker(&Report::broker_cpu_s_per_gib),
+        broker_cpu_s_per_million: broker(&|report| {
+            Some(report.broker?.cpu_seconds / (report.records as f64 / 1e6))
+        }),
+        broker_rss_anon_bytes: broker(&|report| Some(report.broker?.rss_anon_bytes as f64)),
+        broker_rss_bytes: broker(&|report| Some(report.broker?.rss_bytes as f64)),
+        write_amplification: match cell.kind {
+            Kind::Consume => Spread::default(),
+            _ => broker(&|report| {
+                Some(report.broker?.device_write_bytes as f64 / report.bytes as f64)
+            }),
+        },
+    }
+}
