@@ -37,5 +37,6 @@ pub mod env;
 pub mod metrics;
 pub mod protocol;
 pub mod record;
+pub mod server;
 pub mod storage;
 pub mod types;

@@ -26,7 +26,7 @@ wire_struct! {
         pub member_epoch: i32,
         /// A static member's name: a restarted instance replaces its predecessor at once.
         pub instance_id: Option<String>,
-        /// Name of the client.
+        /// Name of the client; empty = as in HELLO.
         pub client_id: String,
         /// How long the member may take to give partitions up.
         pub rebalance_timeout_ms: u32,

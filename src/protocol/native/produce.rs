@@ -23,7 +23,7 @@ wire_struct! {
 wire_struct! {
     /// The batch is in the log.
     pub struct Response {
-        /// Offset of its first record; absent for a repeat that is older than the remembered ones.
+        /// Offset of its first record.
         pub base_offset: Option<Offset>,
         /// When the broker appended it; -1 for a repeat.
         pub append_time: Timestamp,

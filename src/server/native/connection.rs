@@ -1,0 +1,328 @@
+//! One connection from its first byte to its last: reads frames, hands them to the session, and
+//! ends in good order.
+//!
+//! # Invariants
+//! Nothing is read while more than `outbox_bytes_max` of answers are queued. Every wait has a
+//! deadline: HELLO, a started frame, or the idle time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tracing::debug;
+
+use super::Shared;
+use super::error::draining;
+use super::link::Link;
+use super::session::Session;
+use crate::protocol::native::{
+    Deframer, ErrorAnswer, FrameError, FrameLimits, FrameType, Received, encode_error,
+    encode_notice, goodbye,
+};
+use crate::server::phase::{Phase, PhaseWatch};
+use crate::server::writer::write_all;
+use crate::types::{ErrorCode, Pushback};
+
+/// Why reading ended.
+enum End {
+    /// The client sends nothing more; what is under way is still answered.
+    ClientDone,
+    /// Nothing is under way and the server drains.
+    Drained,
+    /// The connection cannot go on; the client was told why.
+    Refused,
+    /// The socket is gone, or nothing came for too long.
+    Gone,
+}
+
+/// Reads and frames without waiting before other tasks get their turn.
+const STEPS_PER_TURN: usize = 64;
+/// How long a closed connection is read on, so that the last answers are not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that are read and dropped meanwhile.
+const LINGER_BYTES_MAX: usize = 16 << 20;
+
+/// Serves one connection to its end.
+pub(in crate::server) async fn serve(
+    socket: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    phase: PhaseWatch,
+) {
+    let _ = socket.set_nodelay(true); // an optimisation; the connection works without
+    let (reading, mut writing) = socket.into_split();
+    let link = Arc::new(Link::new(shared, peer, phase.clone()));
+    let stall = Duration::from_millis(link.shared.options.write_stall_ms);
+    let writer = tokio::spawn({
+        let link = Arc::clone(&link);
+        async move {
+            let written = write_all(&link.outbox, &mut writing, stall).await;
+            if let Err(error) = written {
+                debug!(%peer, %error, "writing ended");
+                link.outbox.close();
+            }
+        }
+    });
+    let mut ending = Ending { link: Arc::clone(&link), writer };
+    let mut connection = Connection::new(reading, Arc::clone(&link), phase);
+    let end = connection.run().await;
+    connection.finish(end, &mut ending.writer).await;
+}
+
+/// Tells a client that there is no room for it.
+pub(in crate::server) async fn refuse(mut socket: TcpStream, pushback: Pushback) {
+    let goodbye = goodbye::Request { error: Some(pushback.into()), close_ms: 0 };
+    let mut frame = Vec::new();
+    encode_notice(&mut frame, 0, &goodbye);
+    let told = async {
+        socket.write_all(&frame).await?;
+        socket.shutdown().await?;
+        drain(&socket).await
+    };
+    let _ = timeout(LINGER, told).await; // whoever does not listen is not waited for
+}
+
+/// Ends the other tasks of a connection whatever way its own ends, a panic included.
+struct Ending {
+    link: Arc<Link>,
+    writer: JoinHandle<()>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.link.outbox.close();
+        self.writer.abort();
+    }
+}
+
+struct Connection {
+    socket: OwnedReadHalf,
+    deframer: Deframer,
+    session: Session,
+    link: Arc<Link>,
+    phase: PhaseWatch,
+    accepted: Instant,
+    last_frame: Instant,
+    /// When the frame that is being received was first seen waiting.
+    started: Option<Instant>,
+    steps: usize,
+}
+
+impl Connection {
+    fn new(socket: OwnedReadHalf, link: Arc<Link>, phase: PhaseWatch) -> Connection {
+        let now = Instant::now();
+        Connection {
+            socket,
+            deframer: Deframer::new(FrameLimits::BEFORE_HELLO, Arc::clone(&link.shared.pool)),
+            session: Session::new(Arc::clone(&link)),
+            link,
+            phase,
+            accepted: now,
+            last_frame: now,
+            started: None,
+            steps: 0,
+        }
+    }
+
+    /// Reads until the connection is to end.
+    async fn run(&mut self) -> End {
+        let mut alarm = Box::pin(sleep_until(self.deadline()));
+        loop {
+            match self.take_frames().await {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+            match self.socket.try_read_buf(&mut self.deframer.spare()) {
+                Ok(0) => return End::ClientDone,
+                Ok(_) => self.step().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.deframer.park();
+                    if let Some(end) = self.wait(alarm.as_mut()).await {
+                        return end;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return End::Gone,
+            }
+        }
+    }
+
+    /// Hands every whole frame to the session.
+    async fn take_frames(&mut self) -> Result<(), End> {
+        loop {
+            let received = match self.deframer.next_frame() {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.refuse_bytes(&error)),
+            };
+            self.started = None;
+            self.last_frame = Instant::now();
+            if !self.take(received) {
+                return Err(End::Refused);
+            }
+            let queued_max = self.link.shared.options.outbox_bytes_max;
+            if !self.link.outbox.is_below(queued_max) {
+                self.link.outbox.below(queued_max).await;
+            }
+            if self.link.outbox.is_closed() {
+                return Err(End::Gone);
+            }
+            self.step().await;
+        }
+    }
+
+    /// Takes one frame; `false` = the connection ends.
+    fn take(&mut self, received: Received) -> bool {
+        let greeted = self.link.is_greeted();
+        match received {
+            Received::Frame(frame) => {
+                let goes_on = self.session.take(frame);
+                if !greeted && self.link.is_greeted() {
+                    self.deframer.set_limits(self.link.shared.frame_limits());
+                }
+                goes_on
+            }
+            Received::Refused(refused) => {
+                if !refused.is_answer {
+                    let kind = FrameType::from_u16(refused.frame_type);
+                    let kind = kind.unwrap_or(FrameType::Goodbye);
+                    self.link.refuse(kind, refused.correlation, &refused.error);
+                }
+                greeted
+            }
+        }
+    }
+
+    /// Tells why the bytes cannot be read on.
+    fn refuse_bytes(&self, error: &FrameError) -> End {
+        debug!(peer = %self.link.peer, %error, "bytes refused");
+        let (kind, correlation) = match error {
+            FrameError::TooLarge { correlation, frame_type, .. } => {
+                (FrameType::from_u16(*frame_type).unwrap_or(FrameType::Goodbye), *correlation)
+            }
+            FrameError::NotAFrame { .. } | FrameError::HeaderChecksum { .. } => {
+                (FrameType::Goodbye, 0)
+            }
+        };
+        let answer = error.to_answer();
+        self.link.outbox.reply(|out| encode_error(out, kind, correlation, &answer));
+        End::Refused
+    }
+
+    /// Waits for bytes; an end when there is a reason not to.
+    async fn wait(&mut self, mut alarm: std::pin::Pin<&mut Sleep>) -> Option<End> {
+        if self.started.is_none() && self.deframer.started_bytes() > 0 {
+            self.started = Some(Instant::now());
+        }
+        let draining = self.phase.now() == Phase::Draining;
+        if draining {
+            self.session.drain();
+        }
+        let link = Arc::clone(&self.link);
+        loop {
+            let deadline = self.deadline();
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
+            let next = if draining { Phase::Ending } else { Phase::Draining };
+            tokio::select! {
+                biased;
+                ready = self.socket.readable() => return ready.is_err().then_some(End::Gone),
+                () = link.outbox.closed() => return Some(End::Gone),
+                () = self.phase.reached(next) => {
+                    let ending = self.phase.now() == Phase::Ending;
+                    return ending.then_some(End::Gone);
+                }
+                () = link.in_flight.idle(), if draining => return Some(End::Drained),
+                () = alarm.as_mut() => {
+                    // The alarm is moved only when it rings: frames move the deadline all the time.
+                    if deadline <= Instant::now() {
+                        return Some(self.too_slow());
+                    }
+                    alarm.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    /// When the client has waited too long with what it has to send.
+    fn deadline(&self) -> Instant {
+        let options = &self.link.shared.options;
+        if !self.link.is_greeted() {
+            return self.accepted + Duration::from_millis(options.handshake_timeout_ms);
+        }
+        if let Some(started) = self.started {
+            let rate = options.frame_bytes_per_s_min.max(1);
+            let earned_ms = self.deframer.started_bytes() as u64 * 1_000 / rate;
+            return started + Duration::from_millis(options.frame_grace_ms + earned_ms);
+        }
+        self.last_frame + Duration::from_millis(options.idle_timeout_ms)
+    }
+
+    fn too_slow(&self) -> End {
+        debug!(peer = %self.link.peer, "closed: nothing came in time");
+        let error = ErrorAnswer::new(ErrorCode::TimedOut, "nothing came in time");
+        self.link.notice(0, &goodbye::Request { error: Some(error), close_ms: 0 });
+        End::Refused
+    }
+
+    /// Ends in good order: answers what is under way, writes what is queued, closes.
+    async fn finish(mut self, end: End, writer: &mut JoinHandle<()>) {
+        if matches!(end, End::Gone) {
+            return;
+        }
+        let options = &self.link.shared.options;
+        let patience = Duration::from_millis(options.drain_ms);
+        let mut phase = self.phase.clone();
+        let last_words = async {
+            if matches!(end, End::ClientDone) {
+                self.session.stop_pushing();
+                self.link.in_flight.idle().await;
+            }
+            self.link.outbox.finish();
+            let _ = writer.await; // it closes the outbox when it fails
+        };
+        tokio::select! {
+            _ = timeout(patience, last_words) => {}
+            () = phase.reached(Phase::Ending) => return,
+        }
+        if !matches!(end, End::ClientDone) {
+            let _ = timeout(LINGER, drain(self.socket.as_ref())).await;
+        }
+    }
+
+    async fn step(&mut self) {
+        self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_PER_TURN) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Reads and drops what still comes until the other side closes too.
+async fn drain(socket: &TcpStream) -> io::Result<()> {
+    let mut dropped = 0;
+    let mut scrap = [0; 4096];
+    while dropped < LINGER_BYTES_MAX {
+        socket.readable().await?;
+        match socket.try_read(&mut scrap) {
+            Ok(0) => return Ok(()),
+            Ok(len) => dropped += len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The drain notice.
+pub(super) fn drain_notice(close_ms: u64) -> goodbye::Request {
+    let close_ms = u32::try_from(close_ms).unwrap_or(u32::MAX);
+    goodbye::Request { error: Some(draining().into()), close_ms }
+}

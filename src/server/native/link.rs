@@ -1,0 +1,128 @@
+//! What all tasks of one connection share.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::Shared;
+use crate::broker::Broker;
+use crate::broker::flow::ConnectionShare;
+use crate::protocol::native::{
+    Call, ErrorAnswer, ErrorDetail, FrameLimits, FrameType, Notice, encode_answer, encode_error,
+    encode_notice,
+};
+use crate::server::in_flight::InFlight;
+use crate::server::outbox::{Hold, Outbox};
+use crate::server::phase::PhaseWatch;
+use crate::types::ErrorCode;
+
+/// A connection, as its requests see it.
+pub(super) struct Link {
+    pub(super) shared: Arc<Shared>,
+    pub(super) peer: SocketAddr,
+    pub(super) outbox: Outbox,
+    pub(super) in_flight: InFlight,
+    /// Its share of the broker's pool for bytes in flight.
+    pub(super) share: ConnectionShare,
+    /// Room for pushed batches, in KiB; fair, so subscriptions take turns.
+    pub(super) push_room: Arc<Semaphore>,
+    pub(super) phase: PhaseWatch,
+    greeting: OnceLock<Greeting>,
+}
+
+/// What HELLO said.
+struct Greeting {
+    client_id: Arc<str>,
+    frame_bytes_max: u32,
+}
+
+impl Link {
+    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, phase: PhaseWatch) -> Link {
+        let room = shared.options.push_queue_bytes.div_ceil(1024).max(1);
+        Link {
+            share: shared.broker.connection_share(),
+            shared,
+            peer,
+            outbox: Outbox::default(),
+            in_flight: InFlight::default(),
+            push_room: Arc::new(Semaphore::new(room)),
+            phase,
+            greeting: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn broker(&self) -> &Broker {
+        &self.shared.broker
+    }
+
+    /// Remembers what HELLO said; `false` when it was said before.
+    pub(super) fn greet(&self, client_id: &str, frame_bytes_max: u32) -> bool {
+        self.greeting.set(Greeting { client_id: client_id.into(), frame_bytes_max }).is_ok()
+    }
+
+    /// Whether HELLO was answered.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.greeting.get().is_some()
+    }
+
+    /// What the client calls itself.
+    pub(super) fn client_id(&self) -> Arc<str> {
+        self.greeting.get().map_or_else(|| "".into(), |greeting| Arc::clone(&greeting.client_id))
+    }
+
+    /// Largest frame the client takes.
+    pub(super) fn frame_bytes_max(&self) -> u32 {
+        let before = FrameLimits::BEFORE_HELLO.frame_bytes_max;
+        self.greeting.get().map_or(before, |greeting| greeting.frame_bytes_max)
+    }
+
+    /// Answers a call.
+    pub(super) fn answer<C: Call>(&self, correlation: u64, result: Result<C::Answer, ErrorAnswer>) {
+        match result {
+            Ok(answer) => self.outbox.reply(|out| {
+                let start = out.len();
+                encode_answer::<C>(out, correlation, &answer);
+                let (bytes, limit) = (out.len() - start, self.frame_bytes_max());
+                if bytes > limit as usize {
+                    out.truncate(start);
+                    encode_error(out, C::TYPE, correlation, &too_large(bytes, limit));
+                }
+            }),
+            Err(error) => self.refuse(C::TYPE, correlation, &error),
+        }
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(&self, kind: FrameType, correlation: u64, error: &ErrorAnswer) {
+        self.outbox.reply(|out| encode_error(out, kind, correlation, error));
+    }
+
+    /// Sends a notice.
+    pub(super) fn notice<N: Notice>(&self, correlation: u64, notice: &N) {
+        self.outbox.reply(|out| encode_notice(out, correlation, notice));
+    }
+
+    /// Sends a frame with batches, unless the client takes no frame of its size.
+    pub(super) fn batches(
+        &self,
+        frame: Vec<u8>,
+        data: Vec<Bytes>,
+        hold: Hold,
+    ) -> Result<(), ErrorAnswer> {
+        let bytes = frame.len() + data.iter().map(Bytes::len).sum::<usize>();
+        let limit = self.frame_bytes_max();
+        if bytes > limit as usize {
+            return Err(too_large(bytes, limit));
+        }
+        self.outbox.reply_data(|out| out.extend_from_slice(&frame), data, Some(hold));
+        Ok(())
+    }
+}
+
+fn too_large(bytes: usize, limit: u32) -> ErrorAnswer {
+    let message = format!("the answer has {bytes} bytes, the client takes {limit}: ask for less");
+    ErrorAnswer::new(ErrorCode::FrameTooLarge, message)
+        .with_detail(ErrorDetail::BytesMax { bytes: u64::from(limit) })
+}

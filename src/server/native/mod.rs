@@ -1,0 +1,47 @@
+//! The native protocol in front of the broker: the only place that sees both.
+
+mod connection;
+mod error;
+mod fetch;
+mod groups;
+mod info;
+mod link;
+mod publish;
+mod session;
+mod subscription;
+mod topics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub(super) use connection::{refuse, serve};
+
+use super::ServerOptions;
+use crate::broker::Broker;
+use crate::protocol::native::{BufferPool, FrameLimits};
+
+/// What all connections share.
+pub(super) struct Shared {
+    broker: Broker,
+    options: ServerOptions,
+    pool: Arc<BufferPool>,
+    /// Where clients find the broker when nobody set another address.
+    address: SocketAddr,
+}
+
+impl Shared {
+    pub(super) fn new(broker: Broker, options: ServerOptions, address: SocketAddr) -> Shared {
+        let pool = BufferPool::new(options.receive_pool_bytes);
+        Shared { broker, options, pool, address }
+    }
+
+    fn frame_limits(&self) -> FrameLimits {
+        FrameLimits {
+            frame_bytes_max: self.options.frame_bytes_max,
+            control_bytes_max: self.options.control_bytes_max,
+        }
+    }
+}
+
+/// Name and version as HELLO tells them.
+const SOFTWARE: &str = concat!("stoplog ", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,222 @@
+//! PRODUCE and the publishers whose grants it counts against.
+//!
+//! A batch goes to the broker on the connection's own task and its ack comes back from a log
+//! writer's thread, straight into the outbox: no task, no channel, two small allocations a batch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::error::{ProduceRefusal, draining, invalid, no_topic};
+use super::link::Link;
+use crate::broker::flow::{Grant, GrantSeat, PublisherGrant};
+use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
+use crate::protocol::native::{
+    ErrorAnswer, Frame, FrameType, encode_answer, encode_error, encode_notice, grant, produce,
+    publisher_close, publisher_open, pushback, want,
+};
+use crate::server::in_flight::Underway;
+use crate::types::{Acks, ErrorCode, Pushback, TopicId, TopicPartition};
+
+/// The publishers of one connection, by number.
+pub(super) struct Publishers {
+    open: HashMap<u32, Arc<Publisher>>,
+    next: u32,
+    max: usize,
+}
+
+/// One publisher.
+struct Publisher {
+    number: u32,
+    topic: TopicId,
+    grant: Mutex<PublisherGrant>,
+    seat: GrantSeat,
+}
+
+impl Publishers {
+    pub(super) fn new(link: &Link) -> Publishers {
+        Publishers { open: HashMap::new(), next: 1, max: link.shared.options.publishers_max }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        link: &Link,
+        request: &publisher_open::Request,
+    ) -> Result<publisher_open::Response, ErrorAnswer> {
+        let broker = link.broker();
+        let topic = broker.topic_by_id(request.topic).ok_or_else(|| no_topic(request.topic))?;
+        if self.open.len() >= self.max {
+            let message = format!("{} publishers are open on this connection", self.max);
+            return Err(ErrorAnswer::new(ErrorCode::TooManyRequests, message));
+        }
+        let number = self.next;
+        self.next += 1;
+        let (grant, seat) = broker.open_publisher();
+        let publisher = Publisher { number, topic: request.topic, grant: Mutex::new(grant), seat };
+        let first = publisher.poll(broker.monotonic()).unwrap_or(Grant { bytes_to: 0, ttl_ms: 0 });
+        let grant = publisher.frame(first);
+        self.open.insert(number, Arc::new(publisher));
+        Ok(publisher_open::Response { grant, allowance_bytes: topic.config().max_message_bytes })
+    }
+
+    pub(super) fn close(
+        &mut self,
+        request: &publisher_close::Request,
+    ) -> Result<publisher_close::Response, ErrorAnswer> {
+        let closed = self.open.remove(&request.publisher);
+        closed.map(|_| publisher_close::Response {}).ok_or_else(|| unknown(request.publisher))
+    }
+
+    /// A blocked publisher asks: it is told what it may send, even when that is what it knows.
+    pub(super) fn want(&self, link: &Link, frame: &Frame) {
+        let Ok(want) = frame.decode::<want::Request>() else { return };
+        let Some(publisher) = self.open.get(&want.publisher) else { return };
+        publisher.lock().wants();
+        if let Some(grant) = publisher.poll(link.broker().monotonic()) {
+            link.notice(0, &publisher.frame(grant));
+        }
+    }
+}
+
+impl Publisher {
+    fn poll(&self, now: Duration) -> Option<Grant> {
+        self.lock().poll(now, self.seat.share_bytes())
+    }
+
+    fn frame(&self, grant: Grant) -> grant::Request {
+        grant::Request {
+            publisher: self.number,
+            epoch: 0,
+            bytes_to: grant.bytes_to,
+            ttl_ms: grant.ttl_ms,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PublisherGrant> {
+        // Counters; a panic between two of them is a defect that ends the connection.
+        self.grant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown(publisher: u32) -> ErrorAnswer {
+    invalid(format!("publisher {publisher} is not open"))
+}
+
+/// Hands one batch to the broker.
+pub(super) fn produce(link: &Arc<Link>, publishers: &Publishers, drains: bool, frame: Frame) {
+    let refuse = |error: ErrorAnswer| link.refuse(FrameType::Produce, frame.correlation, &error);
+    let request: produce::Request = match frame.decode() {
+        Ok(request) => request,
+        Err(error) => return refuse(error.into()),
+    };
+    let publisher = match request.publisher {
+        0 => None,
+        number => match publishers.open.get(&number).filter(|p| p.topic == request.topic) {
+            Some(publisher) => Some(Arc::clone(publisher)),
+            None => return refuse(unknown(number)),
+        },
+    };
+    let bytes = frame.data.len() as u64;
+    let granted = publisher.as_ref().map_or(Ok(()), |publisher| publisher.lock().received(bytes));
+    let ack = Ack(Some(Pending {
+        link: Arc::clone(link),
+        correlation: frame.correlation,
+        partition: TopicPartition { topic: request.topic, partition: request.partition },
+        silent: request.acks == Acks::None,
+        publisher,
+        bytes,
+        _underway: link.in_flight.begin(),
+    }));
+    let refusal = granted.err().or_else(|| drains.then(draining));
+    if let Some(pushback) = refusal {
+        return Box::new(ack).done(Err(ProduceError::Pushback(pushback)));
+    }
+    let deadline = Duration::from_millis(u64::from(request.deadline_ms));
+    let request = ProduceRequest {
+        topic: request.topic,
+        partition: request.partition,
+        batch: frame.data,
+        acks: request.acks,
+        deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
+        connection: Some(link.share.clone()),
+    };
+    link.broker().produce(request, Box::new(ack));
+}
+
+/// Where a batch's outcome goes; answers even when it is dropped.
+struct Ack(Option<Pending>);
+
+struct Pending {
+    link: Arc<Link>,
+    correlation: u64,
+    partition: TopicPartition,
+    /// `acks = none`: only a refusal is told, as news.
+    silent: bool,
+    publisher: Option<Arc<Publisher>>,
+    bytes: u64,
+    _underway: Underway,
+}
+
+impl ProduceDone for Ack {
+    fn done(mut self: Box<Self>, outcome: Result<Produced, ProduceError>) {
+        if let Some(pending) = self.0.take() {
+            pending.finish(outcome);
+        }
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if let Some(pending) = self.0.take() {
+            pending.finish(Err(ProduceError::Closed));
+        }
+    }
+}
+
+impl Pending {
+    fn finish(self, outcome: Result<Produced, ProduceError>) {
+        let grant = self.publisher.as_ref().and_then(|publisher| {
+            publisher.lock().answered(self.bytes);
+            publisher.poll(self.link.broker().monotonic()).map(|grant| publisher.frame(grant))
+        });
+        let refusal = outcome.map_err(ProduceRefusal::from);
+        if self.silent && grant.is_none() && !matches!(refusal, Err(ProduceRefusal::Pushback(_))) {
+            return;
+        }
+        self.link.outbox.reply(|out| {
+            match refusal {
+                Ok(_) | Err(ProduceRefusal::Error(_)) if self.silent => {}
+                Ok(produced) => {
+                    encode_answer::<produce::Request>(out, self.correlation, &answer(&produced));
+                }
+                Err(ProduceRefusal::Error(error)) => {
+                    encode_error(out, FrameType::Produce, self.correlation, &error);
+                }
+                Err(ProduceRefusal::Pushback(pushback)) => {
+                    let correlation = if self.silent { 0 } else { self.correlation };
+                    encode_notice(out, correlation, &self.pushback(pushback));
+                }
+            }
+            if let Some(grant) = grant {
+                encode_notice(out, 0, &grant);
+            }
+        });
+    }
+
+    fn pushback(&self, pushback: Pushback) -> pushback::Request {
+        pushback::Request {
+            publisher: self.publisher.as_ref().map_or(0, |publisher| publisher.number),
+            partition: Some(self.partition),
+            pushback,
+        }
+    }
+}
+
+fn answer(produced: &Produced) -> produce::Response {
+    produce::Response {
+        base_offset: Some(produced.base_offset),
+        append_time: produced.append_time,
+        level: produced.level,
+        duplicate: produced.duplicate,
+    }
+}

@@ -1,0 +1,14 @@
+//! The server over real sockets: every request, frames of every bad kind, limits, order, endings.
+
+#![allow(clippy::disallowed_methods)] // tests measure and wait in the real world
+
+mod server {
+    mod endings;
+    mod flow;
+    mod groups;
+    mod hostile;
+    mod memory;
+    mod order;
+    mod peer;
+    mod requests;
+}

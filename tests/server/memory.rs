@@ -1,0 +1,178 @@
+//! Claimed lengths cost nothing: the server's anonymous memory under hostile connections,
+//! measured in a process of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use stoplog::protocol::native::{
+    FrameFlags, FrameHeader, FrameType, HEADER_BYTES, encode_call, hello, ping, produce,
+};
+use stoplog::types::{Acks, PartitionId, TopicId};
+
+use super::peer::{PATIENCE, Site, greeting};
+
+const CONNECTIONS: usize = 1_000;
+const GROWTH_KIB_MAX: u64 = 64 << 10;
+/// Set in the process that is measured.
+const CHILD: &str = "STOPLOG_TEST_SERVER";
+
+/// The server in a process of its own: this test binary, running one test that serves.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    _stdin: ChildStdin,
+}
+
+impl Served {
+    fn start() -> Served {
+        let binary = std::env::current_exe().expect("this binary");
+        let mut child = Command::new(binary)
+            .args(["--exact", "server::memory::serves_when_asked_to", "--nocapture"])
+            .env(CHILD, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let stdin = child.stdin.take().expect("a pipe");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let found = stdout.lines().map_while(Result::ok).find_map(|line| {
+            let (_, address) = line.split_once("serving on ")?;
+            address.trim().parse().ok()
+        });
+        let address = found.expect("it says where it listens");
+        Served { child, address, _stdin: stdin }
+    }
+
+    fn anonymous_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let number = line.and_then(|line| line.trim().split(' ').next()).expect("a number");
+        number.parse().expect("a number")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves until its standard input closes, when it is started by another test; else there is
+/// nothing to do, and the tests below do it.
+#[test]
+fn serves_when_asked_to() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let site = runtime.block_on(Site::start());
+    println!("serving on {}", site.address());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+fn greeted(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut frame = Vec::new();
+    encode_call::<hello::Request>(&mut frame, 1, &greeting());
+    stream.write_all(&frame).expect("written");
+    read_frame(&mut stream);
+    stream
+}
+
+fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header).expect("a header");
+    let length = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
+    let mut body = vec![0; (length(16) + length(20)) as usize];
+    stream.read_exact(&mut body).expect("a body");
+    body
+}
+
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may rise to the hard one");
+}
+
+/// The largest growth while the server works on what it was sent.
+fn growth_kib(server: &Served, before: u64, streams: &mut [TcpStream]) -> u64 {
+    let mut highest = server.anonymous_kib();
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        // A healthy client is answered, so the server has read what came before it.
+        let mut healthy = greeted(server.address);
+        let mut frame = Vec::new();
+        encode_call(&mut frame, 2, &ping::Request {});
+        healthy.write_all(&frame).expect("written");
+        read_frame(&mut healthy);
+        highest = highest.max(server.anonymous_kib());
+    }
+    assert_eq!(streams.len(), CONNECTIONS);
+    highest.saturating_sub(before)
+}
+
+#[test]
+fn a_thousand_claims_of_2_gib_cost_little() {
+    allow_many_files();
+    let server = Served::start();
+    drop(greeted(server.address));
+    let before = server.anonymous_kib();
+    let claim = FrameHeader {
+        version: 1,
+        flags: FrameFlags::NONE,
+        frame_type: FrameType::Produce.as_u16(),
+        reserved: 0,
+        correlation: 2,
+        control_bytes: 29,
+        data_bytes: i32::MAX as u32,
+        body_crc: 0,
+    };
+    let mut streams: Vec<_> = (0..CONNECTIONS)
+        .map(|number| {
+            // Half of them do not even say HELLO.
+            let mut stream = match number % 2 {
+                0 => greeted(server.address),
+                _ => TcpStream::connect(server.address).expect("connects"),
+            };
+            stream.write_all(&claim.to_bytes()).expect("written");
+            let _ = stream.write_all(&[7; 1024]); // it may be closed already
+            stream
+        })
+        .collect();
+    let growth = growth_kib(&server, before, &mut streams);
+    assert!(growth < GROWTH_KIB_MAX, "{growth} KiB");
+}
+
+#[test]
+fn a_thousand_largest_frames_that_never_come_cost_little() {
+    allow_many_files();
+    let server = Served::start();
+    drop(greeted(server.address));
+    let before = server.anonymous_kib();
+    let batch = vec![0; (16 << 20) - 1024];
+    let request = produce::Request {
+        publisher: 0,
+        topic: TopicId::from_bytes([1; 16]),
+        partition: PartitionId(0),
+        acks: Acks::Topic,
+        deadline_ms: 0,
+    };
+    let mut frame = Vec::new();
+    produce::encode(&mut frame, 2, &request, &batch);
+    frame.extend_from_slice(&[0; 1024]);
+    let mut streams: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = greeted(server.address);
+            stream.write_all(&frame).expect("written");
+            stream
+        })
+        .collect();
+    let growth = growth_kib(&server, before, &mut streams);
+    assert!(growth < GROWTH_KIB_MAX, "{growth} KiB");
+}
