@@ -44,7 +44,8 @@ struct Inner {
     found: Mutex<HashSet<TopicPartition>>,
     open: Mutex<HashMap<TopicPartition, Weak<PartitionShared>>>,
     next_key: AtomicU32,
-    _lock: Box<dyn DirLock>,
+    /// Held until the data directory is left.
+    lock: Mutex<Option<Box<dyn DirLock>>>,
 }
 
 enum DriveState {
@@ -102,7 +103,7 @@ impl LogDir {
             found: Mutex::new(found),
             open: Mutex::default(),
             next_key: AtomicU32::new(0),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         Ok(LogDir { inner: Arc::new(inner) })
     }
@@ -241,6 +242,8 @@ impl LogDir {
                 cores.lock().unwrap_or_else(PoisonError::into_inner).clear();
             }
         }
+        // Another process may have it now, though handles of this one linger.
+        drop(self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The writers, to be stepped by hand; `None` when threads do.
