@@ -370,7 +370,7 @@ fn hex(crc: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Sample;
+    use crate::storage::sample::Sample;
     use super::*;
 
     #[test]
