@@ -370,8 +370,8 @@ fn hex(crc: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::storage::sample::Sample;
     use super::*;
+    use crate::storage::sample::Sample;
 
     #[test]
     fn a_segment_an_index_and_a_manifest_are_shown() {
