@@ -1,2 +1,7 @@
-//! stoplog
-fn main() {}
+//! The `stoplog` binary: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stoplog::cli::run()
+}

@@ -16,6 +16,7 @@ pub mod groups;
 mod housekeeping;
 mod internal_log;
 mod lifecycle;
+mod names;
 mod offsets;
 mod options;
 mod produce;
@@ -33,6 +34,7 @@ pub use error::{
 };
 pub use facade::Broker;
 pub use internal_log::InternalId;
+pub use names::topic_names;
 pub use options::{BrokerOptions, HousekeepingOptions, LimitOptions};
 pub use request::{
     FetchPartition, FetchRequest, FetchResponse, Fetched, FetchedPartition, FoundOffset, NewTopic,

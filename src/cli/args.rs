@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{completions, config, doctor, explain};
+use super::{
+    completions, config, consume, demo, doctor, dump, explain, group, inspect, load, pressure,
+    produce, serve, topic, verify,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -36,6 +39,30 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a broker.
+    Serve(serve::ServeArgs),
+    /// See it work in under a minute: a broker, orders, subscribers, a crash, a replay, a proof.
+    Demo(demo::DemoArgs),
+    /// Create, list, describe, alter, delete and trim topics.
+    Topic(topic::TopicArgs),
+    /// Publish records: one a line, from files or stdin.
+    #[command(visible_alias = "pub")]
+    Produce(produce::ProduceArgs),
+    /// Read records, alone or as a member of a group.
+    #[command(visible_alias = "sub")]
+    Consume(consume::ConsumeArgs),
+    /// List, describe, reset and delete consumer groups.
+    Group(group::GroupArgs),
+    /// Write a topic's records as JSON lines that load reads.
+    Dump(dump::DumpArgs),
+    /// Publish what dump wrote.
+    Load(load::LoadArgs),
+    /// Show what limits whom, right now.
+    Pressure(pressure::PressureArgs),
+    /// Print what one file of a data directory says.
+    Inspect(inspect::InspectArgs),
+    /// Check a data directory: read-only without --repair.
+    Verify(verify::VerifyArgs),
     /// Check host, data directory and settings before a broker runs on them.
     Doctor(doctor::DoctorArgs),
     /// Show the settings of a broker: what they are and where each came from.

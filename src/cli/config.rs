@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::failure::{CommandResult, Failure};
 use super::output::{Output, Table};
-use crate::config::{Config, SETTINGS};
+use crate::config::{Config, settings};
 use crate::types::ErrorCode;
 
 /// Where settings come from, apart from the environment.
@@ -91,7 +91,7 @@ fn show(config: &Config, origin: bool, out: &mut Output) -> CommandResult {
 }
 
 fn options(out: &mut Output) -> CommandResult {
-    for setting in SETTINGS {
+    for setting in settings() {
         let default = if setting.default.is_empty() { "(none)" } else { setting.default };
         out.say(format_args!(
             "{} = {default}    ({}; {})\n    {}\n    {}\n",

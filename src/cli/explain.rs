@@ -1,11 +1,12 @@
 //! `stoplog explain E0404`, and `docs/errors.md` from the same table.
 
+#[cfg(test)]
 use std::fmt::Write as _;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::failure::{CommandResult, Failure, exit_of};
+use super::failure::{CommandResult, Exit, Failure, exit_of};
 use super::output::{Output, Table};
 use crate::types::{ErrorCode, ErrorKind};
 
@@ -55,7 +56,7 @@ pub fn run(args: &ExplainArgs, out: &mut Output) -> CommandResult {
     let code = ErrorCode::parse(text).ok_or_else(|| {
         let failure =
             Failure::new(ErrorCode::InvalidInput, format!("no error has the code {text:?}"));
-        failure.help("stoplog explain lists all codes.").exit_with(super::Exit::NotFound)
+        failure.help("stoplog explain lists all codes.").exit_with(Exit::NotFound)
     })?;
     out.say(format_args!("{code} {}\n\n{}\n", code.name(), code.title()))?;
     out.say(format_args!("What to do   {}", code.help()))?;
@@ -65,6 +66,7 @@ pub fn run(args: &ExplainArgs, out: &mut Output) -> CommandResult {
 }
 
 /// The text of `docs/errors.md`.
+#[cfg(test)]
 pub fn errors_page() -> String {
     let mut page = "\
 # Errors

@@ -4,11 +4,13 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use crate::config::ConfigError;
 use crate::types::{ErrorCode, InvalidName, InvalidQuantity, Pushback};
 
-/// What the process answers. The numbers are documented in `stoplog --help` and never change.
+/// What the process answers. The numbers are documented in `stoplog --help` and never change; 4 is
+/// kept for authentication, which this version does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -20,8 +22,6 @@ pub enum Exit {
     Usage = 2,
     /// It does not exist, or exists already.
     NotFound = 3,
-    /// Not authenticated or not allowed (reserved: this version does not authenticate).
-    Auth = 4,
     /// The broker cannot be reached, or the address or directory is taken.
     Unavailable = 5,
     /// Refused by back pressure.
@@ -137,6 +137,19 @@ impl Failure {
     pub fn exit_with(mut self, exit: Exit) -> Failure {
         self.exit = exit;
         self
+    }
+
+    /// When to try again, where the broker named a time.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Failure {
+        let ms = wait.map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+        self.retry_after_ms = ms.filter(|ms| *ms > 0);
+        self
+    }
+
+    /// The stable code, when there is one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.code
     }
 
     /// The exit code.

@@ -36,8 +36,9 @@ impl Lines {
         Ok(Lines { pending: files.into_iter(), current: None, name: String::new(), number: 0 })
     }
 
-    /// Lines of one open input, for tests and for input that is no file.
-    pub fn of(name: &str, input: Box<dyn BufRead + Send>) -> Lines {
+    /// Lines of one open input.
+    #[cfg(test)]
+    fn of(name: &str, input: Box<dyn BufRead + Send>) -> Lines {
         Lines {
             pending: Vec::new().into_iter(),
             current: Some(input),

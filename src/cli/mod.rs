@@ -5,29 +5,41 @@
 //! an embedded user or another client would need too; that lives in the rooms below.
 
 mod args;
-pub mod bytes_text;
+mod bytes_text;
 mod completions;
 mod config;
-pub mod connection;
-pub mod demo;
+mod connection;
+mod consume;
+mod demo;
 mod doctor;
-pub mod explain;
-pub mod failure;
-pub mod keys;
-pub mod lines;
-pub mod output;
-pub mod position;
-pub mod record_format;
-pub mod reference;
+mod dump;
+mod explain;
+mod failure;
+mod group;
+mod inspect;
+mod keys;
+mod lines;
+mod load;
+mod output;
+mod position;
+mod pressure;
+mod produce;
+mod publish;
+mod record_format;
+#[cfg(test)]
+mod reference;
+mod serve;
+mod topic;
+mod verify;
 mod version;
-
-pub use args::{Cli, Command};
-pub use failure::{Exit, Failure};
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::env::{Clock as _, SystemClock};
+use crate::types::Timestamp;
+use args::{Cli, Command};
 use failure::CommandResult;
 use output::{Form, Output};
 
@@ -50,10 +62,26 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, out: &mut Output) -> CommandResult {
     match command {
+        Command::Serve(args) => serve::run(&args, out),
+        Command::Demo(args) => demo::run(&args, out),
+        Command::Topic(args) => topic::run(&args, out),
+        Command::Produce(args) => produce::run(&args, out),
+        Command::Consume(args) => consume::run(&args, out),
+        Command::Group(args) => group::run(&args, out),
+        Command::Dump(args) => dump::run(&args, out),
+        Command::Load(args) => load::run(&args, out),
+        Command::Pressure(args) => pressure::run(&args, out),
+        Command::Inspect(args) => inspect::run(&args, out),
+        Command::Verify(args) => verify::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Config(args) => config::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
         Command::Version => version::run(out),
     }
+}
+
+/// Wall time.
+fn now() -> Timestamp {
+    SystemClock::new().now()
 }

@@ -36,6 +36,11 @@ impl Output {
         self.form == Form::Json
     }
 
+    /// Programs read, whatever was asked for.
+    pub fn use_json(&mut self) {
+        self.form = Form::Json;
+    }
+
     /// One line for people; nothing when programs read.
     pub fn say(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
         if self.form == Form::Human {

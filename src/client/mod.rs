@@ -24,5 +24,6 @@ pub use options::{
 };
 pub use partitioner::{murmur2, partition_for_key};
 pub use producer::{
-    BatchSender, Delivered, Delivery, LostRange, NewRecord, Producer, TrySendError,
+    BatchDelivery, BatchSender, Delivered, DeliveredBatch, Delivery, LostRange, NewRecord,
+    Producer, TrySendError,
 };

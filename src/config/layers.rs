@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::file::{FileEntry, parse_file};
-use super::setting::{Kind, Setting};
-use super::table::SETTINGS;
-use crate::types::{parse_bytes, parse_duration};
+use super::setting::{Kind, Rooms, Setting, Value};
+use super::table::settings;
 
 /// Variables of this prefix that are not settings of the broker.
 const ENV_RESERVED: [&str; 4] =
@@ -90,7 +88,7 @@ fn near(key: &str) -> String {
     let close = |setting: &&Setting| {
         setting.key.ends_with(&format!(".{last}")) || setting.key.starts_with(&format!("{key}."))
     };
-    let names: Vec<&str> = SETTINGS.iter().filter(close).map(|s| s.key).collect();
+    let names: Vec<&str> = settings().filter(close).map(|s| s.key).collect();
     match names.as_slice() {
         [] => "; stoplog config options lists all".to_owned(),
         names => format!("; did you mean {}?", names.join(" or ")),
@@ -119,7 +117,7 @@ impl Config {
     /// The defaults alone.
     pub fn defaults() -> Config {
         let value = |s: &Setting| Resolved { value: s.default.to_owned(), origin: Origin::Default };
-        let values = SETTINGS.iter().map(|s| (s.key, value(s))).collect();
+        let values = settings().map(|s| (s.key, value(s))).collect();
         Config { values, unknown_env: Vec::new() }
     }
 
@@ -137,7 +135,7 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
         for (name, value) in variables.into_iter().filter(|(n, _)| n.starts_with("STOPLOG_")) {
-            if let Some(setting) = SETTINGS.iter().find(|s| s.env_name() == name) {
+            if let Some(setting) = settings().find(|s| s.env_name() == name) {
                 self.apply(setting.key, value, Origin::Env(name))?;
             } else if !ENV_RESERVED.contains(&name.as_str()) {
                 self.unknown_env.push(name);
@@ -167,7 +165,7 @@ impl Config {
     }
 
     fn apply(&mut self, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
-        let Some(setting) = SETTINGS.iter().find(|s| s.key == key) else {
+        let Some(setting) = settings().find(|s| s.key == key) else {
             return Err(ConfigError::UnknownKey { key: key.to_owned(), origin });
         };
         if let Err(reason) = setting.check(&value) {
@@ -179,7 +177,7 @@ impl Config {
 
     /// Every setting in the order of the table.
     pub fn entries(&self) -> impl Iterator<Item = (&'static Setting, &Resolved)> {
-        SETTINGS.iter().map(|setting| (setting, self.resolved(setting.key)))
+        settings().map(|setting| (setting, self.resolved(setting.key)))
     }
 
     /// The value of `key` and its origin. A key that is not in the table is a defect.
@@ -195,31 +193,13 @@ impl Config {
         &self.resolved(key).value
     }
 
-    /// The value of a [`Kind::Switch`].
-    pub fn switch(&self, key: &str) -> bool {
-        self.text(key) == "true"
-    }
-
-    /// The value of a [`Kind::Bytes`].
-    pub fn bytes(&self, key: &str) -> u64 {
-        self.number(key, |text| parse_bytes(text).ok())
-    }
-
-    /// The value of a [`Kind::Duration`].
-    pub fn duration(&self, key: &str) -> Duration {
-        self.number(key, |text| parse_duration(text).ok())
-    }
-
-    /// The value of a [`Kind::Count`].
-    pub fn count(&self, key: &str) -> u64 {
-        self.number(key, |text| text.parse().ok())
-    }
-
-    fn number<T>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> T {
-        match parse(self.text(key)) {
-            Some(value) => value,
-            None => panic!("{key} was checked when it was set"),
+    /// The options of every room, from the values.
+    pub fn rooms(&self) -> Rooms {
+        let mut rooms = Rooms::default();
+        for (setting, resolved) in self.entries() {
+            (setting.apply)(&mut rooms, Value(&resolved.value));
         }
+        rooms
     }
 }
 
@@ -241,11 +221,38 @@ mod tests {
 
     #[test]
     fn defaults_fit_and_keys_are_unique() {
-        for (at, setting) in SETTINGS.iter().enumerate() {
+        for (at, setting) in settings().enumerate() {
             assert_eq!(setting.check(setting.default), Ok(()), "{}", setting.key);
-            assert!(SETTINGS.iter().skip(at + 1).all(|s| s.key != setting.key), "{}", setting.key);
+            assert!(settings().skip(at + 1).all(|s| s.key != setting.key), "{}", setting.key);
             assert!(!ENV_RESERVED.contains(&setting.env_name().as_str()), "{}", setting.key);
             assert!(setting.doc.ends_with('.') && setting.reason.ends_with('.'), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn defaults_of_the_table_are_the_rooms_own() {
+        let mut rooms = Config::defaults().rooms();
+        let own = Rooms::default();
+        rooms.broker.data_dir.clone_from(&own.broker.data_dir);
+        assert_eq!(rooms, own);
+    }
+
+    #[test]
+    fn every_setting_reaches_its_room() {
+        let untouched = ["kafka.listen", "http.listen", "log.level", "log.format"];
+        for setting in settings().filter(|s| !untouched.contains(&s.key)) {
+            let other = match setting.kind {
+                Kind::Switch => "true".to_owned(),
+                Kind::Choice(words) => words[0].to_owned(),
+                Kind::Path => "/elsewhere".to_owned(),
+                Kind::Address | Kind::AddressOrOff => "127.0.0.1:1".to_owned(),
+                Kind::Bytes { max, .. } | Kind::BytesOrAuto { max, .. } => max.to_string(),
+                Kind::Duration { max_ms, .. } => max_ms.to_string(),
+                Kind::Count { max, .. } => max.to_string(),
+            };
+            let mut config = Config::defaults();
+            config.apply_sets(&[format!("{}={other}", setting.key)]).expect(setting.key);
+            assert_ne!(config.rooms(), Config::defaults().rooms(), "{}", setting.key);
         }
     }
 

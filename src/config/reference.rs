@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::table::SETTINGS;
+use super::table::settings;
 use crate::types::TopicConfig;
 
 const HEAD: &str = "\
 # Configuration
 
-<!-- Generated from src/config/table.rs. Do not edit: STOPLOG_BLESS=1 cargo test rewrites it. -->
+<!-- Generated from src/config/table/. Do not edit: STOPLOG_BLESS=1 cargo test rewrites it. -->
 
 A broker needs no file. Where several places set the same thing, the later one wins:
 
@@ -60,7 +60,7 @@ const TOPIC_VALUES: [&str; 9] = [
 pub fn reference_page() -> String {
     let mut page = HEAD.to_owned();
     let mut section = "";
-    for setting in SETTINGS {
+    for setting in settings() {
         let own = setting.key.split('.').next().unwrap_or_default();
         if own != section {
             section = own;

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::ToSocketAddrs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::broker::BrokerOptions;
+use crate::server::ServerOptions;
 use crate::types::{format_bytes, format_duration, parse_bytes, parse_duration};
 
 /// What values fit a setting.
@@ -21,6 +24,13 @@ pub enum Kind {
     AddressOrOff,
     /// A size from `min` to `max` bytes.
     Bytes {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// A size as above, or `auto`.
+    BytesOrAuto {
         /// Smallest.
         min: u64,
         /// Largest.
@@ -54,6 +64,9 @@ impl fmt::Display for Kind {
             Kind::Bytes { min, max } => {
                 write!(f, "size, {} to {}", format_bytes(min), format_bytes(max))
             }
+            Kind::BytesOrAuto { min, max } => {
+                write!(f, "auto, or size, {} to {}", format_bytes(min), format_bytes(max))
+            }
             Kind::Duration { min_ms, max_ms } => {
                 write!(f, "duration, {} to {}", ms(min_ms), ms(max_ms))
             }
@@ -75,6 +88,71 @@ pub struct Setting {
     pub doc: &'static str,
     /// Why the default and the bounds are where they are.
     pub reason: &'static str,
+    /// Puts a value that fits into the options of the room it belongs to.
+    pub apply: fn(&mut Rooms, Value<'_>),
+}
+
+/// The options of every room that a broker consists of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rooms {
+    /// The broker, with storage, flow and groups within.
+    pub broker: BrokerOptions,
+    /// The server.
+    pub server: ServerOptions,
+}
+
+/// Text that fits its setting, about to be put into options.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a>(pub(super) &'a str);
+
+/// A number as a narrower one; what the table allows fits, anything else is a defect of the table.
+pub(super) fn narrow<T: TryFrom<u64>>(number: u64) -> T {
+    match T::try_from(number) {
+        Ok(narrow) => narrow,
+        Err(_) => panic!("the table allows {number}, its field does not"),
+    }
+}
+
+impl Value<'_> {
+    fn must<T, E>(self, parsed: Result<T, E>) -> T {
+        match parsed {
+            Ok(value) => value,
+            Err(_) => panic!("{:?} was checked when it was set", self.0),
+        }
+    }
+
+    pub(super) fn text(self) -> String {
+        self.0.to_owned()
+    }
+
+    pub(super) fn path(self) -> PathBuf {
+        PathBuf::from(self.0)
+    }
+
+    pub(super) fn switch(self) -> bool {
+        self.0 == "true"
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.must(parse_bytes(self.0))
+    }
+
+    pub(super) fn bytes_or_auto(self) -> Option<u64> {
+        (self.0 != "auto").then(|| self.bytes())
+    }
+
+    pub(super) fn duration(self) -> Duration {
+        self.must(parse_duration(self.0))
+    }
+
+    pub(super) fn ms(self) -> u64 {
+        u64::try_from(self.duration().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A size or a count, as the field's type.
+    pub(super) fn narrow<T: TryFrom<u64>>(self) -> T {
+        narrow(self.bytes())
+    }
 }
 
 impl Setting {
@@ -93,7 +171,8 @@ impl Setting {
             Kind::Address => check_address(text),
             Kind::AddressOrOff if text == "off" => Ok(()),
             Kind::AddressOrOff => check_address(text),
-            Kind::Bytes { min, max } => {
+            Kind::BytesOrAuto { .. } if text == "auto" => Ok(()),
+            Kind::Bytes { min, max } | Kind::BytesOrAuto { min, max } => {
                 within((min..=max).contains(&parse_bytes(text).map_err(|e| e.to_string())?))
             }
             Kind::Duration { min_ms, max_ms } => {

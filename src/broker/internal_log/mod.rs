@@ -13,7 +13,9 @@
 
 mod snapshot;
 
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ use self::snapshot::Snapshots;
 use super::encoding;
 use super::error::{CommitError, OpenError};
 use super::flow::busy;
-use crate::env::Env;
+use crate::env::{Disk, Env};
 use crate::record::{
     BatchBuilder, BatchLimits, BuilderOptions, CheckedBatch, DecodeLimits, PushError, RecordRef,
     Records,
@@ -95,6 +97,17 @@ impl InternalId {
     pub fn partition(self) -> TopicPartition {
         TopicPartition { topic: self.topic(), partition: PartitionId(0) }
     }
+}
+
+/// The newest whole snapshot of a log and the offset behind it, without opening the log.
+pub(super) fn newest_snapshot(
+    disk: &dyn Disk,
+    id: InternalId,
+) -> io::Result<Option<(Offset, Vec<u8>)>> {
+    if !disk.exists(Path::new(snapshot::DIRECTORY))? {
+        return Ok(None);
+    }
+    Snapshots::open(disk, id.name)?.newest(disk)
 }
 
 /// An internal log and its machine.

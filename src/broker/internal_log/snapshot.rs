@@ -15,7 +15,7 @@ use crate::storage::{read_small_file, write_small_file};
 use crate::types::Offset;
 
 /// Directory of all snapshots, below the data directory.
-const DIRECTORY: &str = "internal";
+pub(super) const DIRECTORY: &str = "internal";
 const MAGIC: &[u8; 8] = b"SLSNAP01";
 const HEADER_BYTES: usize = 28;
 /// Snapshots that are kept per log.

@@ -24,7 +24,7 @@ use crate::types::{
 use shared::Shared;
 
 pub use batch_sender::BatchSender;
-pub use delivery::{Delivered, Delivery};
+pub use delivery::{BatchDelivery, Delivered, DeliveredBatch, Delivery};
 pub use lane::LostRange;
 
 /// A record to be sent. Its bytes are copied into a batch at once.

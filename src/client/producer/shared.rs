@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::delivery::BatchOutcome;
 use super::lane::{Batch, Body, Lane, LostRange, Sender, Settled};
 use super::window::Window;
 use super::{Delivered, Delivery, NewRecord};
@@ -449,10 +448,10 @@ impl State {
 }
 
 impl Shared {
-    fn complete(&self, batch: Batch, outcome: BatchOutcome) {
+    fn complete(&self, batch: Batch, outcome: Result<Delivered, ClientError>) {
         self.room.add_permits(batch.room);
         // Nobody may wait: fine.
-        batch.outcome.send_replace(Some(outcome));
+        batch.outcome.send_replace(Some(outcome.map(|first| (first, batch.records))));
     }
 }
 
