@@ -196,7 +196,8 @@ async fn pump(link: Arc<Link>, subscription: Arc<Subscription>) {
                         return subscription.end(&link, turn.epoch, FetchError::Closed.to_answer());
                     }
                 }
-                () = subscription.changed.notified() => subscription.changed.notify_one(),
+                // `turn` looks at what changed before it waits: the notice may be spent here.
+                () = subscription.changed.notified() => {}
             }
             if subscription.partition.span().1 <= turn.from {
                 continue;
