@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    completions, config, consume, demo, doctor, dump, explain, group, inspect, load, pressure,
-    produce, serve, topic, verify,
+    bench, completions, config, consume, demo, doctor, dump, explain, group, inspect, load,
+    pressure, produce, serve, topic, verify,
 };
 
 const EXIT_CODES: &str = "\
@@ -63,6 +63,8 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Check a data directory: read-only without --repair.
     Verify(verify::VerifyArgs),
+    /// Measure: load against a broker, or broker and floor in pairs.
+    Bench(bench::BenchArgs),
     /// Check host, data directory and settings before a broker runs on them.
     Doctor(doctor::DoctorArgs),
     /// Show the settings of a broker: what they are and where each came from.

@@ -5,6 +5,7 @@
 //! an embedded user or another client would need too; that lives in the rooms below.
 
 mod args;
+mod bench;
 mod bytes_text;
 mod completions;
 mod config;
@@ -77,6 +78,7 @@ fn dispatch(command: Command, out: &mut Output) -> CommandResult {
         Command::Config(args) => config::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
+        Command::Bench(args) => bench::run(&args, out),
         Command::Version => version::run(out),
     }
 }
