@@ -3,8 +3,12 @@
 
 #[path = "storage/engine.rs"]
 mod engine;
+#[path = "storage/format_doc.rs"]
+mod format_doc;
 #[path = "storage/fuzz_seeds.rs"]
 mod fuzz_seeds;
+#[path = "storage/golden_dir.rs"]
+mod golden_dir;
 #[path = "storage/model.rs"]
 mod model;
 #[path = "storage/world.rs"]
