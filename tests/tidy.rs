@@ -312,7 +312,8 @@ fn documented_commands_exist() {
 }
 
 fn is_verb(word: &str) -> bool {
-    word.chars().all(|c| c.is_ascii_lowercase())
+    let verb = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(verb)
 }
 
 fn help_of(verbs: &[&str]) -> Option<String> {
