@@ -7,6 +7,7 @@ mod server {
     mod flow;
     mod groups;
     mod hostile;
+    mod kill;
     mod memory;
     mod order;
     mod peer;
