@@ -5,7 +5,7 @@ use crate::types::{Pushback, TopicPartition};
 
 wire_struct! {
     /// With a correlation id: the answer to that PRODUCE, whose bytes count as sent. With 0: news for
-    /// a publisher, repeated each second while it holds.
+    /// a publisher, for example that a batch with `acks = none` was refused.
     pub struct Request {
         /// The publisher; 0 = whoever produces to `partition`.
         pub publisher: u32,
