@@ -1,5 +1,6 @@
 //! What everything in one data directory shares.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +36,8 @@ pub(crate) struct DirShared {
     /// Partitions with an active segment: they share what may be allocated ahead.
     active: AtomicUsize,
     materialised: Mutex<Vec<TopicPartition>>,
+    /// Partitions that got files since the start.
+    made: Mutex<HashSet<TopicPartition>>,
     unlinked: Mutex<Vec<(Weak<dyn Region>, u64)>>,
     writers: Mutex<Vec<Weak<WriterQueue>>>,
 }
@@ -94,6 +97,7 @@ impl DirShared {
             reserve: Reserve::default(),
             active: AtomicUsize::new(0),
             materialised: Mutex::default(),
+            made: Mutex::default(),
             unlinked: Mutex::default(),
             writers: Mutex::default(),
         }
@@ -154,7 +158,13 @@ impl DirShared {
 
     /// A partition got its first file; the broker marks that in its catalog.
     pub(crate) fn note_materialised(&self, id: TopicPartition) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         self.materialised.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// Whether a partition got files since the start.
+    pub(crate) fn was_made(&self, id: TopicPartition) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     pub(crate) fn take_materialised(&self) -> Vec<TopicPartition> {

@@ -163,7 +163,7 @@ impl LogDir {
         let (dir, queue) = (Arc::clone(&inner.dir), Arc::clone(queue));
         let shared = Arc::new(PartitionShared::new(id, key, dir, queue, options));
         inner.claim(id, &shared)?;
-        let exists = inner.found().contains(&id);
+        let exists = inner.found().contains(&id) || inner.dir.was_made(id);
         if !exists && known == Materialised::Yes {
             inner.open().remove(&id);
             return Err(OpenError::Missing(id));

@@ -369,6 +369,18 @@ fn a_deleted_partition_leaves_no_files() {
 }
 
 #[test]
+fn a_partition_that_was_closed_opens_with_what_it_holds() {
+    let world = World::new(25);
+    world.append(&[value(0)]).expect("appended");
+    let _ticket = world.partition.close();
+    world.step.run_until_idle();
+    let options = Arc::new(world.partition_options.clone());
+    let known = stoplog::storage::Materialised::Unknown;
+    let again = world.dir.partition(world.partition.id(), options, known).expect("opens");
+    assert_eq!(read(&again, Offset(0), 100).expect("readable").records.len(), 1);
+}
+
+#[test]
 fn a_data_directory_has_one_user() {
     let world = World::new(22);
     let second = LogDir::open(world.options.clone(), world.env.clone());
