@@ -100,7 +100,8 @@ impl Client {
     /// sequence numbers.
     pub async fn batch_sender(&self, topic: &TopicName) -> Result<BatchSender, ClientError> {
         let topic = self.core.topic(topic).await?;
-        Ok(BatchSender::new(self.core.connection().await?, topic))
+        let connection = self.core.connection().await?;
+        Ok(BatchSender::new(Arc::clone(&self.core), connection, topic))
     }
 
     /// A consumer. Nothing is read before it is first asked.

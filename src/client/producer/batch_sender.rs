@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Delivered;
 use crate::client::connection::Connection;
+use crate::client::core::Core;
 use crate::client::{ClientError, Topic};
 use crate::protocol::native::produce;
 use crate::types::{Acks, PartitionId};
@@ -16,13 +17,19 @@ use crate::types::{Acks, PartitionId};
 /// A sender of batches on one connection.
 #[derive(Clone)]
 pub struct BatchSender {
+    /// Keeps the connection open.
+    _core: Arc<Core>,
     connection: Arc<Connection>,
     topic: Topic,
 }
 
 impl BatchSender {
-    pub(in crate::client) fn new(connection: Arc<Connection>, topic: Topic) -> BatchSender {
-        BatchSender { connection, topic }
+    pub(in crate::client) fn new(
+        core: Arc<Core>,
+        connection: Arc<Connection>,
+        topic: Topic,
+    ) -> BatchSender {
+        BatchSender { _core: core, connection, topic }
     }
 
     /// The topic, as it was when the sender was made.

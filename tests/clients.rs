@@ -1,0 +1,14 @@
+//! The client against a real broker and server in this process, over TCP, with a relay between
+//! them that can cut the line.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "clients/consume.rs"]
+mod consume;
+#[path = "clients/groups.rs"]
+mod groups;
+#[path = "clients/produce.rs"]
+mod produce;
+#[path = "clients/relay.rs"]
+mod relay;
+#[path = "clients/world.rs"]
+mod world;

@@ -1,0 +1,125 @@
+//! Consuming in groups.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use stoplog::client::{CommitMode, Consumer, Rebalance, Run, StopAt};
+use stoplog::types::{ErrorCode, GroupState, OffsetReset, PartitionId};
+
+use crate::world::{World, group, in_group, next, number, rest, send, topic, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_goes_on_where_it_committed() {
+    let world = World::start(3).await;
+    let producer = world.producer().await;
+    send(&producer, 0..300).await;
+    let client = world.client().await;
+    let mut options = in_group("email", None);
+    options.stop = StopAt::End;
+    let mut first = client.consumer(options.clone()).await.unwrap();
+    let mut seen: Vec<u32> = rest(&mut first).await.iter().map(number).collect();
+    within(first.close()).await.unwrap();
+    assert_eq!(seen.len(), 300);
+    send(&producer, 300..400).await;
+    let mut second = client.consumer(options).await.unwrap();
+    let more: Vec<u32> = rest(&mut second).await.iter().map(number).collect();
+    within(second.close()).await.unwrap();
+    assert_eq!(more.iter().copied().collect::<BTreeSet<_>>(), (300..400).collect());
+    seen.extend(more);
+    let described = client.admin().describe_group(&group("email")).await.unwrap();
+    assert_eq!(described.state, GroupState::Empty);
+    assert!(described.offsets.iter().all(|offset| offset.lag == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_processed_is_delivered_again() {
+    let world = World::start(1).await;
+    send(&world.producer().await, 0..10).await;
+    let client = world.client().await;
+    let mut options = in_group("email", Some("email-1"));
+    options.commit = CommitMode::Manual;
+    let mut first = client.consumer(options.clone()).await.unwrap();
+    for expected in 0..4 {
+        assert_eq!(number(&next(&mut first).await), expected);
+    }
+    within(first.commit()).await.unwrap();
+    assert_eq!(number(&next(&mut first).await), 4);
+    // A second process under the same static name: takes over at once, from the commit on.
+    let mut second = client.consumer(options).await.unwrap();
+    assert_eq!(number(&next(&mut second).await), 4);
+    let fenced = loop {
+        match within(first.next()).await.unwrap() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(fenced.code(), ErrorCode::InstanceFenced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_member_takes_half_and_nothing_is_missed() {
+    let world = World::start(4).await;
+    let producer = world.producer().await;
+    send(&producer, 0..200).await;
+    let client = world.client().await;
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut first = client.consumer(in_group("email", None)).await.unwrap();
+    let revoked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&revoked);
+    first.on_rebalance(move |news| {
+        if let Rebalance::Revoked(parts) = news {
+            *count.lock().unwrap() += parts.len();
+        }
+    });
+    for _ in 0..50 {
+        let record = next(&mut first).await;
+        seen.lock().unwrap().insert(number(&record));
+    }
+    let second = client.consumer(in_group("email", None)).await.unwrap();
+    let readers = [first, second].map(|consumer| tokio::spawn(read(consumer, Arc::clone(&seen))));
+    within(async {
+        loop {
+            let described = client.admin().describe_group(&group("email")).await.unwrap();
+            let owned: Vec<usize> = described.members.iter().map(|m| m.owned.len()).collect();
+            if described.state == GroupState::Stable && owned == [2, 2] {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(*revoked.lock().unwrap(), 2);
+    send(&producer, 200..400).await;
+    within(async {
+        while seen.lock().unwrap().len() < 400 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    readers.into_iter().for_each(|reader| reader.abort());
+}
+
+async fn read(mut consumer: Consumer, seen: Arc<Mutex<BTreeSet<u32>>>) {
+    while let Some(Ok(record)) = consumer.next().await {
+        seen.lock().unwrap().insert(number(&record));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_group_is_moved_and_deleted() {
+    let world = World::start(2).await;
+    send(&world.producer().await, 0..50).await;
+    let admin = world.client().await.admin();
+    let group = group("audit");
+    let to = OffsetReset::Latest;
+    let planned = admin.reset_group(&group, &topic(), None, to, Run::Dry).await.unwrap();
+    assert_eq!(planned.len(), 2);
+    assert!(admin.list_groups().await.unwrap().is_empty());
+    let only = Some(vec![PartitionId(1)]);
+    admin.reset_group(&group, &topic(), only, OffsetReset::Earliest, Run::Really).await.unwrap();
+    let committed = admin.committed(&group, &topic()).await.unwrap();
+    assert_eq!(committed.len(), 1);
+    admin.delete_group(&group, Run::Really).await.unwrap();
+    let missing = admin.describe_group(&group).await.err().unwrap();
+    assert_eq!(missing.code(), ErrorCode::GroupNotFound);
+}

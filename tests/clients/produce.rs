@@ -1,0 +1,147 @@
+//! Producing: nothing twice, nothing missing, bounded memory.
+
+use std::time::Duration;
+
+use stoplog::broker::ShutdownMode;
+use stoplog::client::{
+    Client, ClientError, ClientOptions, NewRecord, ProducerOptions, TrySendError, partition_for_key,
+};
+use stoplog::record::Compression;
+use stoplog::types::{DurabilityLevel, ErrorCode, ErrorKind, Offset, PartitionId};
+
+use crate::world::{World, check_all, number, send, topic, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keyed_records_arrive_once_in_order_and_where_kafka_puts_them() {
+    let world = World::start(4).await;
+    send(&world.producer().await, 0..2_000).await;
+    let all = world.everything().await;
+    check_all(&all, 2_000);
+    for record in &all {
+        let key = record.record.key.as_ref().unwrap();
+        assert_eq!(record.partition.0, partition_for_key(key, 4));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_says_where_and_how_safe() {
+    let world = World::start(1).await;
+    let producer = world.producer().await;
+    for offset in 0..3 {
+        let delivery = producer.send(NewRecord::value(b"x")).await.unwrap();
+        let delivered = within(delivery).await.unwrap();
+        assert_eq!(delivered.offset, Some(Offset(offset)));
+        assert_eq!(delivered.level, DurabilityLevel::Durable);
+        assert!(!delivered.duplicate);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_broker_is_found_again_and_nothing_is_repeated() {
+    for mode in [ShutdownMode::Graceful, ShutdownMode::AtOnce] {
+        let world = World::start(2).await;
+        let producer = world.producer().await;
+        send(&producer, 0..200).await;
+        let sending = {
+            let producer = producer.clone();
+            tokio::spawn(async move { send(&producer, 200..600).await })
+        };
+        let world = world.restart(mode).await;
+        within(sending).await.unwrap();
+        check_all(&world.everything().await, 600);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_send_and_a_dropped_delivery_harm_nobody() {
+    let world = World::start(1).await;
+    let client = world.client().await;
+    let options = ProducerOptions { buffer_bytes: 200, ..ProducerOptions::default() };
+    let producer = client.producer(&topic(), options).await.unwrap();
+    for number in 0..50_u32 {
+        let value = number.to_string();
+        // Only the first poll: taken when there is room, else given up.
+        let poll =
+            tokio::time::timeout(Duration::ZERO, producer.send(NewRecord::value(value.as_bytes())));
+        drop(poll.await);
+    }
+    producer.flush().await.unwrap();
+    let all = world.everything().await;
+    assert!(all.iter().map(number).is_sorted());
+    assert!(!all.is_empty());
+    drop(client.admin().list_topics());
+    assert_eq!(client.admin().list_topics().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_buffer_is_a_pushback_for_one_and_a_wait_for_the_other() {
+    let world = World::start(1).await;
+    let options = ProducerOptions {
+        buffer_bytes: 100,
+        linger: Duration::from_secs(3_600),
+        ..ProducerOptions::default()
+    };
+    let producer = world.client().await.producer(&topic(), options).await.unwrap();
+    let first = producer.try_send(NewRecord::value(&[7; 60])).unwrap();
+    match producer.try_send(NewRecord::value(&[7; 60])) {
+        Err(TrySendError::Pushback(pushback)) => {
+            assert_eq!((pushback.limit, pushback.unit.as_str()), (100, "bytes"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let waiting = {
+        let producer = producer.clone();
+        tokio::spawn(async move { producer.send(NewRecord::value(&[8; 60])).await })
+    };
+    within(producer.flush()).await.unwrap();
+    assert!(first.wait().await.is_ok());
+    let second = within(waiting).await.unwrap().unwrap();
+    within(producer.close()).await.unwrap();
+    assert_eq!(second.wait().await.unwrap().offset, Some(Offset(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_codec_arrives_and_large_records_pass_the_batch_size() {
+    let world = World::start(1).await;
+    let client = world.client().await;
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+    for codec in codecs {
+        let options = ProducerOptions {
+            compression: Some(codec),
+            batch_bytes: 1_000,
+            ..ProducerOptions::default()
+        };
+        let producer = client.producer(&topic(), options).await.unwrap();
+        let large = vec![b'a'; 300_000];
+        let delivery = producer.send(NewRecord::value(&large)).await.unwrap();
+        within(delivery).await.unwrap();
+        let refused = producer.send(NewRecord::value(&vec![0; 2 << 20])).await;
+        assert!(matches!(refused, Err(ClientError::RecordTooLarge { .. })));
+        producer.close().await.unwrap();
+    }
+    let all = world.everything().await;
+    assert_eq!(all.len(), codecs.len());
+    assert!(all.iter().all(|r| r.record.value.as_ref().unwrap().len() == 300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_say_what_to_do() {
+    let world = World::start(1).await;
+    let client = world.client().await;
+    let missing = client.producer(&"nowhere".parse().unwrap(), ProducerOptions::default()).await;
+    let error = missing.err().unwrap();
+    assert_eq!((error.code(), error.kind()), (ErrorCode::TopicNotFound, ErrorKind::NotFound));
+    let nobody = Client::connect("127.0.0.1:1", ClientOptions::default()).await.err().unwrap();
+    assert_eq!(nobody.code(), ErrorCode::Unreachable);
+    let producer = world.producer().await;
+    let mut record = NewRecord::value(b"x");
+    record.partition = Some(PartitionId(9));
+    let refused = producer.send(record).await.err().unwrap();
+    assert_eq!(refused.code(), ErrorCode::PartitionNotFound);
+}
