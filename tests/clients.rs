@@ -1,7 +1,9 @@
 //! The client against a real broker and server in this process, over TCP, with a relay between
-//! them that can cut the line.
+//! them that can cut the line; and the command line, as the real binary.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "clients/cli/mod.rs"]
+mod cli;
 #[path = "clients/consume.rs"]
 mod consume;
 #[path = "clients/groups.rs"]

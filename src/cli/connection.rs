@@ -36,7 +36,12 @@ impl From<ClientError> for Failure {
         if let Some(pushback) = error.pushback() {
             return Failure::from(pushback.clone());
         }
-        Failure::new(error.code(), error.to_string()).retry_after(error.retry_after())
+        // The code stands in front already.
+        let message = match &error {
+            ClientError::Refused(answer) => answer.message.clone(),
+            other => other.to_string(),
+        };
+        Failure::new(error.code(), message).retry_after(error.retry_after())
     }
 }
 

@@ -336,7 +336,11 @@ impl PartitionLog {
 
     /// Asks for more space when half of the last step is used.
     pub(super) fn extend_ahead(&mut self, round: &mut Round<'_>) {
-        let Some(active) = self.active.as_ref().filter(|_| !self.extending) else { return };
+        // A segment about to be sealed gets its final length: space added after it would be damage.
+        if self.extending || self.blocked == Some(Blocked::Segment) {
+            return;
+        }
+        let Some(active) = self.active.as_ref() else { return };
         let rest = active.allocated.saturating_sub(active.tail.position);
         let target = self.segment_end() + FOOTER_BYTES as u64;
         let enough = (active.allocated / 4).min(self.dir.options.allocate_step_max / 2);

@@ -1,0 +1,108 @@
+//! Commands that need no broker.
+
+use super::broker::{run, run_with};
+
+#[test]
+fn every_command_of_the_tree_has_help() {
+    for command in [
+        "serve",
+        "demo",
+        "topic",
+        "produce",
+        "consume",
+        "group",
+        "inspect",
+        "verify",
+        "dump",
+        "load",
+        "pressure",
+        "doctor",
+        "config",
+        "completions",
+        "explain",
+        "version",
+    ] {
+        assert!(run(&[command, "--help"]).ok().contains("Usage: stoplog"), "{command}");
+    }
+    assert!(run(&["--help"]).ok().contains("6  refused by back pressure"));
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_2() {
+    for args in [
+        &["nonsense"][..],
+        &["consume"],
+        &["consume", "t", "-g", "g", "-o", "start"],
+        &["consume", "t", "-o", "nowhere"],
+        &["consume", "t", "-f", "%x"],
+        &["produce", "t", "--acks", "maybe"],
+        &["topic", "create", "a/b"],
+        &["serve"],
+    ] {
+        assert_eq!(run(args).code, Some(2), "{args:?}");
+    }
+    run(&["produce", "t", "/no/such/file"]).fails(2, "/no/such/file");
+}
+
+#[test]
+fn nobody_there_is_exit_5() {
+    run(&["topic", "ls", "--server", "127.0.0.1:1"]).fails(5, "error[E0701]");
+}
+
+#[test]
+fn explain_knows_every_code_it_prints() {
+    assert!(run(&["explain", "E0404"]).ok().contains("No disk space is left"));
+    let codes = run(&["explain", "--json"]).json();
+    assert!(codes.iter().any(|line| line["code"] == "E0404" && line["exit"] == 6));
+    run(&["explain", "E9999"]).fails(3, "E9999");
+}
+
+#[test]
+fn version_is_the_packages() {
+    assert_eq!(run(&["version", "--json"]).json()[0]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn config_shows_values_and_origins() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("stoplog.toml");
+    std::fs::write(&file, "[log]\nlevel = \"warn\"\n").expect("written");
+    let file = file.display().to_string();
+    let args =
+        ["config", "show", "--origin", "--json", "--config", &file, "--set", "http.listen=off"];
+    let lines = run_with(&[("STOPLOG_NATIVE_LISTEN", "127.0.0.1:1")], &args, b"").json();
+    let origin = |key: &str| {
+        let line = lines.iter().find(|line| line["key"] == key).expect(key);
+        line["origin"].as_str().expect("text").to_owned()
+    };
+    assert_eq!(origin("log.level"), format!("{file}:2"));
+    assert_eq!(origin("native.listen"), "env STOPLOG_NATIVE_LISTEN");
+    assert_eq!(origin("http.listen"), "flag --set");
+    assert_eq!(origin("limits.topics_max"), "default");
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_its_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("stoplog.toml");
+    std::fs::write(&file, "[native]\nlissen = \"127.0.0.1:1\"\n").expect("written");
+    let file = file.display().to_string();
+    run(&["config", "show", "--config", &file]).fails(2, "stoplog.toml:2: no setting is called");
+}
+
+#[test]
+fn doctor_says_what_it_found() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().display().to_string();
+    let checks = run(&["doctor", "--data", &data, "--json"]).json();
+    for name in ["open files", "clock", "data dir", "file system", "disk space", "fdatasync"] {
+        assert!(checks.iter().any(|check| check["check"] == name), "{name}: {checks:?}");
+    }
+}
+
+#[test]
+fn completions_come_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(run(&["completions", shell]).ok().contains("stoplog"), "{shell}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The command line by its fixed forms (issue section 7): arguments, output, exit codes.
+#![allow(clippy::disallowed_methods)] // tests of files and processes
+
+mod broker;
+mod local;
+mod records;
+mod running;
