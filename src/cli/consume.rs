@@ -9,7 +9,7 @@ use futures_util::future::poll_immediate;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{Connection, Stop, runtime};
-use super::failure::{CommandResult, Failure};
+use super::failure::{CommandResult, Exit, Failure};
 use super::now;
 use super::output::Output;
 use super::position::{Position, Span};
@@ -18,7 +18,7 @@ use crate::client::{
     Client, ClientError, ClientOptions, CommitMode, ConsumedRecord, Consumer, ConsumerOptions,
     Reading, StartAt, StopAt,
 };
-use crate::types::{GroupId, Offset, PartitionId, TopicName, parse_duration};
+use crate::types::{ErrorCode, GroupId, Offset, PartitionId, TopicName, parse_duration};
 
 /// While records keep coming, a signal is looked for this often.
 const STOP_CHECK_RECORDS: u64 = 256;
@@ -116,6 +116,11 @@ async fn consume(args: &ConsumeArgs, out: &mut Output) -> CommandResult {
         Err(failure) => Err(failure),
     };
     let closed = reader.consumer.close().await.map_err(Failure::from);
+    // A signal is the ordinary way to end an endless read: nothing to say.
+    let ended = ended.map_err(|failure| match failure.code() {
+        Some(ErrorCode::Interrupted) => Failure::quiet(Exit::Interrupted),
+        _ => failure,
+    });
     ended.and(left).and(closed)
 }
 

@@ -107,6 +107,8 @@ async fn serve(args: &ServeArgs, config: &Config, out: &mut Output) -> CommandRe
     writeln!(out.writer(), "ready native={}", server.local_addr())?;
     out.flush()?;
     tokio::select! {
+        // A signal first: left for later, it would count as the second.
+        biased;
         _ = stop.asked() => (),
         () = stdin_closed(), if args.stop_with_stdin => (),
     }
