@@ -65,7 +65,8 @@ pub(super) fn examine_active(
     let watermark = newest.map_or(SegmentTail::empty(base), |(_, slot)| slot.tail);
     let stored = StoredIndex::read(disk, paths, base, identity.tag, watermark.position)?;
     let file_bytes = file.len()?;
-    let look = Look { file: &file, base, watermark, file_bytes, created: identity.created_epoch() };
+    let created = identity.created_epoch();
+    let look = Look { file: &file, base, watermark, file_bytes, created, slots };
     let clean = slots == Slots::Clean && look.is_untouched()? && stored.covers(&watermark);
     let reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
     let (rest, written_end) = match clean {
@@ -155,6 +156,7 @@ struct Look<'a> {
     watermark: SegmentTail,
     file_bytes: u64,
     created: LeaderEpoch,
+    slots: Slots,
 }
 
 impl Look<'_> {
@@ -168,10 +170,11 @@ impl Look<'_> {
     /// Reads from the last index entry below the watermark to the end of what is valid.
     fn reach(&self, stored: StoredIndex) -> io::Result<Reach> {
         // What a process wrote that then died of a device error may not be on the device.
-        if let Err(e) = self.file.drop_cache() {
+        if self.slots != Slots::Clean
+            && let Err(e) = self.file.drop_cache()
+        {
             tracing::debug!("segment {}: the cache was not dropped: {e}", self.base);
         }
-        let mut index_is_stale = stored.is_bad;
         let mut index = stored.index.clone();
         let resumed = index.entries().last().copied();
         let confirmed = match resumed {
@@ -189,7 +192,6 @@ impl Look<'_> {
                 Ok(()) => {}
                 Err(stop) => damage = Some(self.damage(stop, &stored.index, &mut index)?),
             }
-            index_is_stale |= resumed.is_some();
         }
         if let Some(damage) = damage.as_mut().filter(|damage| damage.next_good.is_none()) {
             // Nothing below the watermark is valid any more; what is above it may be.
@@ -200,6 +202,8 @@ impl Look<'_> {
         }
         let mut scan = self.scan(self.watermark, self.file_bytes);
         scan_to_end(&mut scan, &mut index, |_, _| {})?;
+        // Written once now, it spares every later start the same reading.
+        let index_is_stale = stored.is_bad || index != stored.index;
         Ok(Reach { tail: scan.tail, index, index_is_stale, damage })
     }
 

@@ -20,6 +20,7 @@ use crate::storage::layout::PartitionPaths;
 use crate::storage::manifest::{MANIFEST_BYTES_MAX, Manifest, SegmentEntry, SegmentState};
 use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
 use crate::storage::small_file::{read_small_file, write_small_file};
+use crate::storage::snapshot::encode_snapshot;
 use crate::types::{LeaderEpoch, Offset, PartitionHealth, Timestamp};
 
 use super::examine::{Found, examine_active};
@@ -31,6 +32,9 @@ use super::{
     Access, Damage, Finding, Materialised, RecoverError, Recovered, RecoveredActive,
     RecoveredSealed, RecoveryContext,
 };
+
+/// Who replayed more than this writes a snapshot, so that the next start does not do it again.
+const REPLAY_BYTES: u64 = 4 << 20;
 
 /// One recovery.
 pub(super) struct Recovery<'a> {
@@ -241,7 +245,7 @@ impl<'a> Recovery<'a> {
         }
         segments.clean = row.action == Action::Serve;
         match row.action {
-            Action::Serve => self.serve(found, segments),
+            Action::Serve => self.serve(base, found, segments)?,
             Action::Fence => self.fence(base, found, segments),
             Action::FinishSeal => self.finish_seal(base, &found, manifest, segments)?,
             Action::Close | Action::CutTorn => {
@@ -252,11 +256,20 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    fn serve(&mut self, found: Found, segments: &mut Segments) {
-        let Some((place, slot)) = found.newest else { return };
+    fn serve(
+        &mut self,
+        base: Offset,
+        found: Found,
+        segments: &mut Segments,
+    ) -> Result<(), RecoverError> {
+        let Some((place, slot)) = found.newest else { return Ok(()) };
+        if self.may_write() {
+            self.write_index(base, &found)?;
+        }
         segments.next_offset = Some(slot.offset_lease);
         segments.leader_epoch = Some(slot.leader_epoch);
         segments.active = taking_appends(found, place, slot);
+        Ok(())
     }
 
     /// Nothing is changed; the range from the first doubt on is named.
@@ -531,10 +544,19 @@ impl<'a> Recovery<'a> {
         }
         let mut state = loaded.state;
         let from = loaded.offset.max(log_start.min(loaded.offset));
-        for source in self.sources(segments, from)? {
-            replay(&mut state, &source, from, self.context)?;
+        let sources = self.sources(segments, from)?;
+        for source in &sources {
+            replay(&mut state, source, from, self.context)?;
         }
-        Ok((state, loaded.valid))
+        let mut snapshots = loaded.valid;
+        let bytes: u64 = sources.iter().map(|source| source.end).sum();
+        if bytes > REPLAY_BYTES && self.damages.is_empty() && self.may_write() {
+            let id = self.paths.id();
+            let bytes = encode_snapshot(&state, id, limit);
+            self.write_cache(&self.paths.snapshot(limit), &bytes)?;
+            snapshots.push(limit);
+        }
+        Ok((state, snapshots))
     }
 
     /// Segments that hold records at or behind `from`.

@@ -232,12 +232,13 @@ pub(crate) struct HeaderWalk {
     window: Window,
     position: u64,
     end: u64,
+    last_bytes: usize,
 }
 
 impl HeaderWalk {
     /// Walks the batches of `[position, end)`, both borders of batches.
     pub(crate) fn new(file: Arc<dyn File>, position: u64, end: u64) -> HeaderWalk {
-        HeaderWalk { window: Window::new(file, end), position, end }
+        HeaderWalk { window: Window::new(file, end), position, end, last_bytes: 0 }
     }
 
     /// The next header and where it was; `None` at the end.
@@ -248,13 +249,16 @@ impl HeaderWalk {
         &mut self,
     ) -> io::Result<Option<(u64, BatchHeader, [u8; BATCH_HEADER_BYTES])>> {
         const AHEAD_BYTES: usize = 64 << 10;
+        // Behind a large batch the next header is far: what is between is not read.
+        let ahead = if self.last_bytes >= AHEAD_BYTES / 4 { 0 } else { AHEAD_BYTES };
         if self.position >= self.end {
             return Ok(None);
         }
         let at = self.position;
-        let bytes = self.window.at(at, BATCH_HEADER_BYTES, AHEAD_BYTES)?;
+        let bytes = self.window.at(at, BATCH_HEADER_BYTES, ahead)?;
         let found = plausible(bytes).zip(bytes.first_chunk().copied());
         let Some((header, head)) = found else { return Err(no_batch(at)) };
+        self.last_bytes = header.size_bytes();
         self.position += header.size_bytes() as u64;
         if self.position > self.end {
             return Err(no_batch(at));
