@@ -380,6 +380,20 @@ fn a_partition_that_was_closed_opens_with_what_it_holds() {
     assert_eq!(read(&again, Offset(0), 100).expect("readable").records.len(), 1);
 }
 
+fn a_sealed_segment_is_not_allocated_any_further() {
+    let (storage, partition) = tiny();
+    let options = PartitionOptions { segment_bytes: 512 << 10, ..partition };
+    let world = World::with(26, (storage, options));
+    world.append(&[vec![7; 60_000]]).expect("appended");
+    let world = world.reopen_killed();
+    world.append(&[value(1)]).expect("appended to a new segment: the epoch changed");
+    let first = world.disk.files().into_iter().find(|(path, _)| path.ends_with(FIRST_SEGMENT));
+    let bytes = first.expect("the first segment").1;
+    assert!(bytes < 100_000, "one batch of 60,000 bytes fills a sealed file of {bytes}");
+}
+
+const FIRST_SEGMENT: &str = "00000000000000000000.log";
+
 #[test]
 fn a_data_directory_has_one_user() {
     let world = World::new(22);
