@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::dir::{DirShared, OnFull};
 use super::footer::Footer;
 use super::identity::Identity;
-use super::layout::{IDENTITY_POSITION, PartitionPaths, TOPICS_DIR, topic_dir};
+use super::layout::{IDENTITY_POSITION, PartitionPaths, TOPICS_DIR, TRASH_DIR, topic_dir};
 use super::manifest::Manifest;
 use super::reserve::is_no_space;
 use super::slot::{Slot, SlotPlace};
@@ -290,7 +290,11 @@ impl Cleanup {
                 self.gone.push(base);
             }
         }
-        if let Err(e) = disk.sync_dir(self.paths.dir()) {
+        let sync = || {
+            disk.sync_dir(Path::new(TRASH_DIR))?;
+            disk.sync_dir(self.paths.dir())
+        };
+        if let Err(e) = sync() {
             tracing::warn!("removal of segments of {} is not durable yet: {e}", self.paths.id());
             self.bases.append(&mut self.gone);
         }

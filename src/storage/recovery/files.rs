@@ -49,8 +49,8 @@ impl Listing {
     }
 }
 
-/// Removes a file by way of `trash/`, so that a crash leaves nothing that looks like it. A missing
-/// one is fine.
+/// Removes a file by way of `trash/`, so that a crash leaves nothing that looks like it. Durable
+/// when it returns: the manifest may forget the file then. A missing one is fine.
 pub(crate) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io::Result<bool> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(false) };
     if !disk.exists(path)? {
@@ -59,6 +59,8 @@ pub(crate) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io
     disk.create_dir_all(Path::new(TRASH_DIR))?;
     let trash = paths.trash(name);
     disk.rename(path, &trash)?;
+    disk.sync_dir(Path::new(TRASH_DIR))?;
+    disk.sync_dir(paths.dir())?;
     disk.remove_file(&trash)?;
     Ok(true)
 }
@@ -72,6 +74,7 @@ pub(crate) fn quarantine(
     let to = unused_quarantine_path(disk, paths, path)?;
     disk.rename(path, &to)?;
     disk.sync_dir(Path::new(QUARANTINE_DIR))?;
+    disk.sync_dir(paths.dir())?;
     Ok(to.display().to_string())
 }
 

@@ -245,12 +245,11 @@ impl<'a> Recovery<'a> {
         }
         segments.clean = row.action == Action::Serve;
         match row.action {
-            Action::Serve => self.serve(base, found, segments)?,
+            Action::Serve => self.serve(base, found, manifest, segments)?,
             Action::Fence => self.fence(base, found, segments),
             Action::FinishSeal => self.finish_seal(base, &found, manifest, segments)?,
             Action::Close | Action::CutTorn => {
-                let epoch = manifest.leader_epoch;
-                self.close(base, found, row.action, epoch, segments)?;
+                self.close(base, found, row.action, manifest, segments)?;
             }
         }
         Ok(())
@@ -260,6 +259,7 @@ impl<'a> Recovery<'a> {
         &mut self,
         base: Offset,
         found: Found,
+        manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> Result<(), RecoverError> {
         let Some((place, slot)) = found.newest else { return Ok(()) };
@@ -267,6 +267,7 @@ impl<'a> Recovery<'a> {
             self.write_index(base, &found)?;
         }
         segments.next_offset = Some(slot.offset_lease);
+        remember_skip(&found, slot.offset_lease, manifest, segments);
         segments.leader_epoch = Some(slot.leader_epoch);
         segments.active = taking_appends(found, place, slot);
         Ok(())
@@ -336,6 +337,11 @@ impl<'a> Recovery<'a> {
         }
         manifest.seal(base, &footer);
         segments.manifest_changed = true;
+        let end = footer.tail.next_offset;
+        let next = found.newest.map_or(end, |(_, slot)| self.next_offset(&slot, end, found.slots));
+        // No slot remembers it from now on.
+        manifest.offset_floor = manifest.offset_floor.max(next);
+        segments.next_offset = Some(next);
         segments.leader_epoch = found.newest.map(|(_, slot)| slot.leader_epoch);
         segments.sealed.push(RecoveredSealed {
             base_offset: base,
@@ -352,13 +358,13 @@ impl<'a> Recovery<'a> {
         base: Offset,
         found: Found,
         action: Action,
-        known_epoch: LeaderEpoch,
+        manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> Result<(), RecoverError> {
         let Some((place, old)) = found.newest else { return Ok(()) };
         let tail = found.tail;
         let next_offset = self.next_offset(&old, tail.next_offset, found.slots);
-        let epoch = old.leader_epoch.max(tail.last_epoch).max(known_epoch);
+        let epoch = old.leader_epoch.max(tail.last_epoch).max(manifest.leader_epoch);
         let slot = Slot {
             generation: old.generation + 1,
             clean: true,
@@ -380,6 +386,7 @@ impl<'a> Recovery<'a> {
             let (from, to) = (tail.next_offset, next_offset);
             self.findings.push(Finding::OffsetsSkipped { from, to });
         }
+        remember_skip(&found, next_offset, manifest, segments);
         self.cut(base, &found, action)?;
         self.write_index(base, &found)?;
         self.write_slot(&found, place.other(), &slot)?;
@@ -640,6 +647,17 @@ impl<'a> Recovery<'a> {
             health: self.health(Offset::ZERO),
             findings: self.findings,
         }
+    }
+}
+
+/// A segment that holds records is rolled before the next epoch writes, so that the base of the next
+/// one remembers offsets that were skipped. An empty one is written on: the first slot that is not
+/// clean would forget them, so the manifest remembers.
+fn remember_skip(found: &Found, next: Offset, manifest: &mut Manifest, segments: &mut Segments) {
+    let skips = found.tail.is_empty() && next > found.tail.next_offset;
+    if skips && manifest.offset_floor < next {
+        manifest.offset_floor = next;
+        segments.manifest_changed = true;
     }
 }
 
