@@ -5,3 +5,13 @@
 mod conformance;
 #[path = "sim/disk_model.rs"]
 mod disk_model;
+#[path = "sim/exhaustive.rs"]
+mod exhaustive;
+#[path = "sim/explorer.rs"]
+mod explorer;
+#[path = "sim/history.rs"]
+mod history;
+#[path = "sim/model.rs"]
+mod model;
+#[path = "sim/world.rs"]
+mod world;
