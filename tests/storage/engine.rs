@@ -380,6 +380,7 @@ fn a_partition_that_was_closed_opens_with_what_it_holds() {
     assert_eq!(read(&again, Offset(0), 100).expect("readable").records.len(), 1);
 }
 
+#[test]
 fn a_sealed_segment_is_not_allocated_any_further() {
     let (storage, partition) = tiny();
     let options = PartitionOptions { segment_bytes: 512 << 10, ..partition };
