@@ -19,7 +19,7 @@ const IMAGES_MIN: u64 = 100_000;
 /// Steps of one history.
 const STEPS: usize = 110;
 /// Seeds that ever failed. They run first, for ever.
-const REGRESSIONS: &[u64] = &[];
+const REGRESSIONS: &[u64] = &[10, 14, 19, 36, 54, 145, 168];
 
 /// What a campaign has seen.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ fn look_at_image(
         1 => {
             Tally::count(&tally.recovered_twice);
             drop(opened);
-            recover_again(world, image)
+            recover_again(world, image, cut)
         }
         2 => {
             Tally::count(&tally.probes);
@@ -145,10 +145,21 @@ fn crash_again(
         .map_err(|e| format!("and {cut:?} {crash:?} at change {at} of the recovery: {e}"))
 }
 
-/// What recovery leaves is durable, and a second recovery changes no byte.
-fn recover_again(world: &World, image: &SimDisk) -> Result<(), String> {
-    let after = image.crash(Crash { bias: Bias::Nothing, seed: 0 });
-    differs(image, &after).map_err(|e| format!("recovery left unsynced changes: {e}"))?;
+/// What recovery leaves is durable, and a second recovery changes no byte. After a kill recovery
+/// trusts the page cache and need not make durable what it found there: a power cut may then undo
+/// it, but no more than that, so the promises are checked again instead of the bytes.
+fn recover_again(world: &World, image: &SimDisk, cut: Cut) -> Result<(), String> {
+    let power = Crash { bias: Bias::Nothing, seed: 0 };
+    let after = if cut == Cut::Kill {
+        let dark = image.image(power);
+        let checked = world.check_image(&dark, Cut::Power).map(drop);
+        checked.map_err(|e| format!("and a power cut after the recovery: {e}"))?;
+        image.fork()
+    } else {
+        let after = image.crash(power);
+        differs(image, &after).map_err(|e| format!("recovery left unsynced changes: {e}"))?;
+        after
+    };
     let before = after.fork();
     drop(Opened::start(world, &after)?);
     differs(&before, &after).map_err(|e| format!("the second recovery changed {e}"))

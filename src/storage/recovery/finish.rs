@@ -16,7 +16,7 @@ use crate::storage::epochs::{EPOCHS_BYTES_MAX, Epochs};
 use crate::storage::fields::FormatError;
 use crate::storage::footer::Footer;
 use crate::storage::index::Index;
-use crate::storage::layout::PartitionPaths;
+use crate::storage::layout::{PartitionPaths, TRASH_DIR};
 use crate::storage::manifest::{MANIFEST_BYTES_MAX, Manifest, SegmentEntry, SegmentState};
 use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
 use crate::storage::small_file::{read_small_file, write_small_file};
@@ -153,7 +153,7 @@ impl<'a> Recovery<'a> {
             for entry in &intents {
                 self.carry_out(entry).map_err(RecoverError::of_write)?;
             }
-            self.disk.sync_dir(self.paths.dir()).map_err(RecoverError::Sync)?;
+            self.make_removals_durable().map_err(RecoverError::Sync)?;
         } else {
             self.refuse_write("an interrupted creation or deletion waits to be completed");
         }
@@ -162,6 +162,16 @@ impl<'a> Recovery<'a> {
             manifest.offset_floor = manifest.offset_floor.max(entry.base_offset);
         }
         Ok(true)
+    }
+
+    /// Those of a process that was killed in the middle too: its renames into `trash/` may be seen
+    /// and still not be on the device, and the manifest is about to forget the files.
+    fn make_removals_durable(&self) -> io::Result<()> {
+        let trash = Path::new(TRASH_DIR);
+        if self.disk.exists(trash)? {
+            self.disk.sync_dir(trash)?;
+        }
+        self.disk.sync_dir(self.paths.dir())
     }
 
     fn carry_out(&mut self, entry: &SegmentEntry) -> io::Result<()> {
