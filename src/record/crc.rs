@@ -2,6 +2,9 @@
 //! bytes of what it covers change.
 
 /// CRC-32C of `bytes`.
+///
+/// By `crc-fast`: against the `crc32c` crate it gave 24 to 12 GB/s with AVX-512 (4 KiB), 10 to 16
+/// without it, and is twice as fast on small inputs everywhere. `cargo bench --bench codec` tells.
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
