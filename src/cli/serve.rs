@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::level_filters::LevelFilter;
 
 use super::config::{Sources, load};
@@ -90,6 +91,7 @@ fn start_events(config: &Config) {
 
 async fn serve(args: &ServeArgs, config: &Config, out: &mut Output) -> CommandResult {
     let mut stop = Stop::listen()?;
+    raise_file_limit();
     let Rooms { broker, server } = config.rooms();
     let broker = Broker::open(broker).await?;
     let server = match Server::start(broker.clone(), server).await {
@@ -154,6 +156,15 @@ impl From<StartError> for Failure {
             StartError::Address { .. } | StartError::Listen { .. } => ErrorCode::InvalidConfig,
         };
         Failure::new(code, error.to_string())
+    }
+}
+
+/// Connections, segments and their maps each hold a descriptor; the usual soft limit of 1,024 is for
+/// programs that use select(2).
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("the limit of {:?} open files stays: {error}", limit.current);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::types::ErrorCode;
 
 /// A broker on an empty or a killed directory is ready long before.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// A drain may take 10 s (issue section 7); then the process is killed.
+/// A drain may take 10 s; then the process is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 fn this_binary() -> Result<Command, Failure> {

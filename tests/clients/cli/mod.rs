@@ -1,4 +1,4 @@
-//! The command line by its fixed forms (issue section 7): arguments, output, exit codes.
+//! The command line by its fixed forms: arguments, output, exit codes.
 #![allow(clippy::disallowed_methods)] // tests of files and processes
 
 mod broker;
