@@ -87,7 +87,9 @@ pub(super) fn value(bytes: usize) -> Vec<u8> {
 pub(super) fn batch_of(value: &[u8], batch_bytes: usize) -> Result<(Bytes, u64), BenchError> {
     let options = BuilderOptions { bytes_max: batch_bytes, ..BuilderOptions::default() };
     let mut builder = BatchBuilder::new(options);
-    let record = RecordRef { value: Some(value), ..RecordRef::default() };
+    // Records of 1970 would be past their retention as soon as their segment is sealed.
+    let timestamp = SystemClock::new().now();
+    let record = RecordRef { timestamp, value: Some(value), ..RecordRef::default() };
     let first = builder.push(&record);
     first.map_err(|source| BenchError::Record {
         record_bytes: value.len(),
