@@ -10,12 +10,16 @@
 //!   time: `recover(recover(x)) = recover(x)`, byte for byte.
 //! - Nothing that no durable intent explains is deleted: it goes to `quarantine/` and is reported.
 //!
-//! `table.rs` decides, `scan.rs` reads batches, `examine.rs` finds out, `finish.rs` writes.
+//! `table.rs` decides, `scan.rs` reads batches, `examine.rs` finds out; `finish.rs` has the order of
+//! writes, of which `intents.rs`, `open.rs` and `caches.rs` carry out one part each.
 //! Deliberately absent: threads, the clock, knowledge of other partitions.
 
+mod caches;
 mod examine;
 pub(crate) mod files;
 mod finish;
+mod intents;
+mod open;
 mod replay;
 pub(crate) mod scan;
 pub(crate) mod sealed;
