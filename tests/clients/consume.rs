@@ -1,5 +1,7 @@
 //! Consuming without a group.
 
+use futures_util::StreamExt;
+
 use stoplog::broker::ShutdownMode;
 use stoplog::client::{ConsumerOptions, NewRecord, Run, StartAt, StopAt};
 use stoplog::record::batches;
@@ -94,6 +96,26 @@ async fn a_consumer_outlives_its_broker_and_a_cancelled_next_loses_nothing() {
     assert_eq!(read, (10..60).collect::<Vec<_>>());
     within(sending).await.unwrap();
     drop(world);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seek_pause_and_resume() {
+    let world = World::start(1).await;
+    send(&world.producer().await, 0..100).await;
+    let options = ConsumerOptions::topic(topic());
+    let mut consumer = world.client().await.consumer(options).await.unwrap();
+    assert_eq!(number(&next(&mut consumer).await), 0);
+    consumer.seek(&topic(), PartitionId(0), Offset(90)).unwrap();
+    assert_eq!(number(&next(&mut consumer).await), 90);
+    consumer.pause(&topic(), PartitionId(0)).unwrap();
+    let held = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(held, consumer.next()).await.is_err());
+    consumer.resume(&topic(), PartitionId(0)).unwrap();
+    assert_eq!(number(&next(&mut consumer).await), 91);
+    consumer.seek(&topic(), PartitionId(0), Offset(0)).unwrap();
+    let numbers: Vec<u32> =
+        consumer.stream().take(100).map(|record| number(&record.unwrap())).collect().await;
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,10 +6,11 @@ use stoplog::broker::ShutdownMode;
 use stoplog::client::{
     Client, ClientError, ClientOptions, NewRecord, ProducerOptions, TrySendError, partition_for_key,
 };
-use stoplog::record::Compression;
-use stoplog::types::{DurabilityLevel, ErrorCode, ErrorKind, Offset, PartitionId};
+use stoplog::record::{BatchBuilder, BuilderOptions, Compression, RecordRef};
+use stoplog::types::{Acks, DurabilityLevel, ErrorCode, ErrorKind, Offset, PartitionId};
 
-use crate::world::{World, check_all, number, send, topic, within};
+use crate::relay::Relay;
+use crate::world::{World, check_all, connect, number, send, topic, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keyed_records_arrive_once_in_order_and_where_kafka_puts_them() {
@@ -33,6 +34,28 @@ async fn a_delivery_says_where_and_how_safe() {
         assert_eq!(delivered.offset, Some(Offset(offset)));
         assert_eq!(delivered.level, DurabilityLevel::Durable);
         assert!(!delivered.duplicate);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_and_broken_lines_repeat_nothing() {
+    for answer_bytes in [300, 1_000, 2_000] {
+        let world = World::start(2).await;
+        let relay = Relay::start(&world.address, answer_bytes, 6).await;
+        let options = ProducerOptions { batch_bytes: 512, ..ProducerOptions::default() };
+        let client = connect(&relay.address).await;
+        let producer = client.producer(&topic(), options).await.unwrap();
+        let delivered = send(&producer, 0..3_000).await;
+        assert!(relay.cuts_left() < 6, "the line was never cut");
+        let all = world.everything().await;
+        check_all(&all, 3_000);
+        let repeated = delivered.iter().filter(|delivered| delivered.duplicate).count();
+        assert!(repeated > 0, "no answer to a written batch was lost");
+        for (number, delivered) in (0..).zip(&delivered) {
+            let found = all.iter().find(|record| self::number(record) == number).unwrap();
+            assert_eq!(delivered.partition, found.partition);
+            assert_eq!(delivered.offset, Some(found.record.offset), "record {number}");
+        }
     }
 }
 
@@ -128,6 +151,26 @@ async fn every_codec_arrives_and_large_records_pass_the_batch_size() {
     let all = world.everything().await;
     assert_eq!(all.len(), codecs.len());
     assert!(all.iter().all(|r| r.record.value.as_ref().unwrap().len() == 300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_built_before_are_sent_as_they_are() {
+    let world = World::start(1).await;
+    let sender = world.client().await.batch_sender(&topic()).await.unwrap();
+    let mut builder = BatchBuilder::new(BuilderOptions::default());
+    for value in ["0", "1", "2"] {
+        let record = RecordRef { value: Some(value.as_bytes()), ..RecordRef::default() };
+        builder.push(&record).unwrap();
+    }
+    let batch = builder.build();
+    let answers: Vec<_> = (0..10)
+        .map(|_| sender.produce_batch(PartitionId(0), batch.clone(), Acks::Durable))
+        .collect();
+    for (index, answer) in (0..).zip(answers) {
+        assert_eq!(within(answer).await.unwrap().offset, Some(Offset(index * 3)));
+    }
+    let unanswered = sender.produce_batch(PartitionId(0), batch, Acks::None);
+    assert_eq!(within(unanswered).await.unwrap().level, DurabilityLevel::None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use stoplog::broker::{Broker, BrokerOptions, NewTopic, ShutdownMode};
 use stoplog::client::{
-    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, NewRecord, Producer,
-    ProducerOptions, Reading, StopAt,
+    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, Delivered, NewRecord,
+    Producer, ProducerOptions, Reading, StopAt,
 };
 use stoplog::server::{RunningServer, Server, ServerOptions};
 use stoplog::types::{GroupId, TopicName};
@@ -86,17 +86,19 @@ pub fn in_group(name: &str, instance: Option<&str>) -> ConsumerOptions {
     })
 }
 
-/// Sends `count` keyed records and waits until all are in the log.
-pub async fn send(producer: &Producer, numbers: std::ops::Range<u32>) {
+/// Sends keyed records and waits until all are in the log; where each of them is.
+pub async fn send(producer: &Producer, numbers: std::ops::Range<u32>) -> Vec<Delivered> {
     let mut deliveries = Vec::new();
     for number in numbers {
         let (key, value) = (format!("customer-{}", number % 17), number.to_string());
         let record = NewRecord::keyed(key.as_bytes(), value.as_bytes());
         deliveries.push(producer.send(record).await.unwrap());
     }
+    let mut delivered = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
-        within(delivery.wait()).await.unwrap();
+        delivered.push(within(delivery.wait()).await.unwrap());
     }
+    delivered
 }
 
 pub async fn next(consumer: &mut Consumer) -> ConsumedRecord {
