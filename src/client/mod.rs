@@ -16,7 +16,7 @@ mod producer;
 
 pub use self::core::{Client, Topic};
 pub use admin::{Admin, Listing, Move, Run};
-pub use consumer::{ConsumedRecord, Consumer, RawBatches, Rebalance};
+pub use consumer::{ConsumedRecord, Consumer, RawBatches, Rebalance, RecordStream};
 pub use error::ClientError;
 pub use options::{
     ClientOptions, CommitMode, ConsumerOptions, Idempotence, ProducerOptions, Reading, StartAt,

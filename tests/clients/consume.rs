@@ -119,6 +119,88 @@ async fn seek_pause_and_resume() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_of_many_seeks_and_pauses_holds() {
+    let world = World::start(1).await;
+    send(&world.producer().await, 0..100).await;
+    let options = ConsumerOptions::topic(topic());
+    let mut consumer = world.client().await.consumer(options).await.unwrap();
+    let orders = topic();
+    for round in 0..30 {
+        for step in 0..40 {
+            let to = Offset((round * 7 + step * 13) % 100);
+            consumer.seek(&orders, PartitionId(0), to).unwrap();
+            consumer.pause(&orders, PartitionId(0)).unwrap();
+            if step % 3 == 0 {
+                consumer.resume(&orders, PartitionId(0)).unwrap();
+            }
+        }
+        let last = (round * 31 % 100) as u32;
+        consumer.seek(&orders, PartitionId(0), Offset(i64::from(last))).unwrap();
+        consumer.resume(&orders, PartitionId(0)).unwrap();
+        for expected in last..100.min(last + 5) {
+            assert_eq!(number(&next(&mut consumer).await), expected, "round {round}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seek_to_where_nothing_is_goes_to_the_nearest_record() {
+    let world = World::start(1).await;
+    let producer = world.producer().await;
+    send(&producer, 0..20).await;
+    let client = world.client().await;
+    let start = client.admin().trim(&topic(), PartitionId(0), Offset(10), Run::Really).await;
+    assert_eq!(start.unwrap(), Offset(10));
+    let mut consumer = client.consumer(ConsumerOptions::topic(topic())).await.unwrap();
+    assert_eq!(number(&next(&mut consumer).await), 10);
+    consumer.seek(&topic(), PartitionId(0), Offset(3)).unwrap();
+    assert_eq!(number(&next(&mut consumer).await), 10);
+    consumer.seek(&topic(), PartitionId(0), Offset(1_000)).unwrap();
+    let mut stream = consumer.stream();
+    let held = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(held, stream.next()).await.is_err());
+    send(&producer, 20..21).await;
+    assert_eq!(number(&within(stream.next()).await.unwrap().unwrap()), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_exact_numbers_that_are_dropped_lose_nothing() {
+    let world = World::start(1).await;
+    let producer = world.producer().await;
+    send(&producer, 0..30).await;
+    let options = ConsumerOptions::topic(topic());
+    let mut consumer = world.client().await.consumer(options).await.unwrap();
+    let tick = std::time::Duration::from_millis(20);
+    let more = tokio::time::timeout(tick, consumer.next_exactly(50)).await;
+    assert!(more.is_err(), "there are only 30");
+    let mut read = Vec::new();
+    for record in within(consumer.next_exactly(10)).await.unwrap() {
+        read.push(number(&record));
+    }
+    while read.len() < 30 {
+        let mut stream = consumer.stream();
+        for _ in 0..3 {
+            // Dropped now and then while it waits, and always with records behind it.
+            if let Ok(Some(record)) = tokio::time::timeout(tick, stream.next()).await {
+                read.push(number(&record.unwrap()));
+            }
+        }
+    }
+    assert!(tokio::time::timeout(tick, consumer.stream().next()).await.is_err());
+    send(&producer, 30..40).await;
+    let mut stream = consumer.into_stream();
+    let rest = tokio::spawn(async move {
+        let mut rest = Vec::new();
+        while rest.len() < 10 {
+            rest.push(number(&within(stream.next()).await.unwrap().unwrap()));
+        }
+        rest
+    });
+    read.extend(rest.await.unwrap());
+    assert_eq!(read, (0..40).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trimmed_records_are_jumped_and_raw_batches_are_the_stored_ones() {
     let world = World::start(1).await;
     let producer = world.producer().await;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use stoplog::client::{CommitMode, Consumer, Rebalance, Run, StopAt};
-use stoplog::types::{ErrorCode, GroupState, OffsetReset, PartitionId};
+use stoplog::client::{Client, CommitMode, Consumer, Rebalance, Run, StopAt};
+use stoplog::types::{ErrorCode, GroupState, Offset, OffsetReset, PartitionId};
 
 use crate::world::{World, group, in_group, next, number, rest, send, topic, within};
 
@@ -54,6 +55,61 @@ async fn what_was_not_processed_is_delivered_again() {
         }
     };
     assert_eq!(fenced.code(), ErrorCode::InstanceFenced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_and_not_handed_out_is_not_committed() {
+    let world = World::start(1).await;
+    send(&world.producer().await, 0..10).await;
+    let client = world.client().await;
+    let mut options = in_group("email", None);
+    options.commit = CommitMode::Manual;
+    let mut consumer = client.consumer(options).await.unwrap();
+    assert_eq!(number(&next(&mut consumer).await), 0);
+    let tick = Duration::from_millis(50);
+    let more = tokio::time::timeout(tick, consumer.next_exactly(50)).await;
+    assert!(more.is_err(), "there are only ten");
+    within(consumer.commit()).await.unwrap();
+    let committed = client.admin().committed(&group("email"), &topic()).await.unwrap();
+    assert_eq!(committed[0].1, Offset(1));
+    assert_eq!(number(&next(&mut consumer).await), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processed_is_what_was_handed_out_before_the_next_was_asked_for() {
+    let world = World::start(1).await;
+    send(&world.producer().await, 0..10).await;
+    let client = world.client().await;
+    let committed = || async {
+        let all = client.admin().committed(&group("email"), &topic()).await.unwrap();
+        all.first().map(|(_, offset)| *offset)
+    };
+    let mut options = in_group("email", None);
+    options.commit = CommitMode::Auto { every: Duration::ZERO };
+    let mut first = client.consumer(options.clone()).await.unwrap();
+    for expected in 0..4 {
+        assert_eq!(number(&next(&mut first).await), expected);
+    }
+    assert_eq!(committed().await, Some(Offset(3)), "the fourth may be in the works");
+    drop(first);
+    left(&client, "email").await;
+    assert_eq!(committed().await, Some(Offset(3)), "dropping commits nothing");
+    let mut second = client.consumer(options).await.unwrap();
+    assert_eq!(number(&next(&mut second).await), 3);
+    assert_eq!(number(&next(&mut second).await), 4);
+    within(second.close()).await.unwrap();
+    assert_eq!(committed().await, Some(Offset(5)), "closing takes the last for processed");
+    left(&client, "email").await;
+}
+
+/// Waits until the group has no members. The world's sessions outlive any test: it was left.
+async fn left(client: &Client, name: &str) {
+    within(async {
+        while !client.admin().describe_group(&group(name)).await.unwrap().members.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,10 @@ impl World {
 }
 
 async fn serve(dir: &std::path::Path, listen: &str) -> (Broker, RunningServer) {
-    let broker = Broker::open(BrokerOptions::new(dir)).await.unwrap();
+    let mut options = BrokerOptions::new(dir);
+    // A member that is gone said so, or its successor did: no test waits for a session to end.
+    options.groups.session_timeout_ms = 10 * 60_000;
+    let broker = Broker::open(options).await.unwrap();
     let options = ServerOptions { listen: listen.to_owned(), ..ServerOptions::default() };
     let server = Server::start(broker.clone(), options).await.unwrap();
     (broker, server)

@@ -54,7 +54,9 @@ pub(super) enum SubscriptionEvent {
     Batches(batches::Request, Bytes),
     /// The broker ended it.
     End(u32, ErrorAnswer),
-    /// It was not opened.
+    /// What was asked for last, SUBSCRIBE included, is done.
+    Told,
+    /// It is not: the broker knows nothing of it, or stands where it stood.
     Refused(ClientError),
 }
 
@@ -64,6 +66,7 @@ pub(super) type Delivered = (u32, SubscriptionEvent);
 enum Pending {
     Call { answer: oneshot::Sender<Result<Frame, ClientError>>, _permit: OwnedSemaphorePermit },
     Produce(Box<dyn ProduceSink>),
+    Ordered(Box<dyn FnOnce(Result<Frame, ClientError>) + Send>),
 }
 
 #[derive(Default)]
@@ -131,6 +134,27 @@ impl Connection {
             Ok((frame, correlation))
         };
         tokio::time::timeout(timeout, answer).await.map_err(|_| timed_out())?
+    }
+
+    /// Queues one request now, behind everything queued before: for those whose order matters, and
+    /// which the broker answers at once and does not count. The sink is called when it is
+    /// answered, never from within this call.
+    ///
+    /// # Errors
+    /// The connection is closed; the sink was dropped and will not be called.
+    pub(super) fn call_in_order<C: Call>(
+        &self,
+        call: &C,
+        sink: impl FnOnce(Result<C::Answer, ClientError>) + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let decode =
+            |answer: Result<Frame, ClientError>| answer?.answer::<C>().map_err(ClientError::from);
+        let pending = Pending::Ordered(Box::new(move |answer| sink(decode(answer))));
+        let correlation = self.next_correlation();
+        self.register(correlation, pending).map_err(|(error, _)| error)?;
+        // When it is closed by now, the sink was told.
+        let _ = self.outbox.push(|out| encode_call(out, correlation, call), None, None);
+        Ok(())
     }
 
     /// Sends a frame that has no answer; a closed connection takes it and does nothing.
@@ -250,6 +274,7 @@ impl Pending {
             // Nobody waits any more: fine.
             Pending::Call { answer, .. } => drop(answer.send(Err(cause))),
             Pending::Produce(sink) => sink.done(Err(cause)),
+            Pending::Ordered(sink) => sink(Err(cause)),
         }
     }
 }

@@ -89,6 +89,7 @@ impl Connection {
             }
             // Nobody waits any more when the asker was cancelled: fine.
             Some(Pending::Call { answer, .. }) => drop(answer.send(Ok(frame))),
+            Some(Pending::Ordered(sink)) => sink(Ok(frame)),
             None => {}
         }
     }

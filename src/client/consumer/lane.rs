@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::protocol::native::{batches, credit};
+use crate::protocol::native::{batches, credit, pause, resume, seek};
 use crate::record::{DecodeError, DecodeLimits, Record, Records};
 use crate::types::{Offset, TopicName, TopicPartition};
 
@@ -30,6 +30,14 @@ struct Parcel {
     sent_records: u64,
 }
 
+/// What to tell the broker about a subscription.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Seek(seek::Request),
+    Pause(pause::Request),
+    Resume(resume::Request),
+}
+
 /// The state of one partition.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -38,6 +46,11 @@ pub(super) struct Lane {
     /// Its subscription on the current connection.
     pub(super) subscription: Option<u32>,
     epoch: u32,
+    /// Epoch and pause as the broker was told, and whether its answer is still to come. One request
+    /// is under way at a time, so that none overtakes another and the last wish is what holds.
+    told_epoch: u32,
+    told_paused: bool,
+    telling: bool,
     /// The next offset to hand out.
     pub(super) position: Offset,
     /// The next offset to receive.
@@ -77,6 +90,9 @@ impl Lane {
             part,
             subscription: None,
             epoch: 0,
+            told_epoch: 0,
+            told_paused: false,
+            telling: false,
             position: from,
             fetch_from: from,
             processed: from,
@@ -121,20 +137,50 @@ impl Lane {
     /// Starts a new subscription's counters; the credit to open it with.
     pub(super) fn open(&mut self, number: u32, share_bytes: u64) -> (u64, u64) {
         self.subscription = Some(number);
-        self.epoch = 0;
+        (self.epoch, self.told_epoch) = (0, 0);
+        (self.told_paused, self.telling) = (false, true);
         self.retry_at = None;
         self.restart_counters(share_bytes)
     }
 
-    /// Moves elsewhere: what was received is dropped; the epoch and credit to say so with.
-    pub(super) fn seek(&mut self, to: Offset, share_bytes: u64) -> (u32, u64, u64) {
+    /// What the broker does not know yet, when it may be told: `told` follows its answer.
+    pub(super) fn next_wish(&mut self) -> Option<Wish> {
+        let subscription = self.subscription.filter(|_| !self.telling)?;
+        let wish = if self.told_epoch != self.epoch {
+            self.told_epoch = self.epoch;
+            Wish::Seek(seek::Request {
+                subscription,
+                epoch: self.epoch,
+                from: self.fetch_from,
+                bytes_to: self.granted_bytes,
+                records_to: self.granted_records,
+            })
+        } else if self.told_paused != self.paused {
+            self.told_paused = self.paused;
+            match self.paused {
+                true => Wish::Pause(pause::Request { subscription }),
+                false => Wish::Resume(resume::Request { subscription }),
+            }
+        } else {
+            return None;
+        };
+        self.telling = true;
+        Some(wish)
+    }
+
+    /// The broker did what it was told, SUBSCRIBE included.
+    pub(super) fn told(&mut self) {
+        self.telling = false;
+    }
+
+    /// Moves elsewhere: what was received is dropped. `next_wish` says so to the broker.
+    pub(super) fn seek(&mut self, to: Offset, share_bytes: u64) {
         self.parcels.clear();
         self.current = None;
         (self.position, self.fetch_from, self.processed) = (to, to, to);
         self.halted = false;
         self.epoch += 1;
-        let (bytes, records) = self.restart_counters(share_bytes);
-        (self.epoch, bytes, records)
+        self.restart_counters(share_bytes);
     }
 
     fn restart_counters(&mut self, share_bytes: u64) -> (u64, u64) {
@@ -328,7 +374,8 @@ mod tests {
         give(&mut lane, 0, 2, 2);
         give(&mut lane, 0, 1, 1);
         assert_eq!(offsets(&mut lane), [0, 1]);
-        let (epoch, ..) = lane.seek(Offset(50), 4 << 20);
+        lane.seek(Offset(50), 4 << 20);
+        let epoch = lane.epoch;
         let mut late = batches::Request {
             subscription: 1,
             epoch: epoch - 1,
@@ -342,6 +389,33 @@ mod tests {
         late.epoch = epoch;
         lane.receive(&late, batch(50, 10));
         assert_eq!(offsets(&mut lane).len(), 10);
+    }
+
+    #[test]
+    fn the_broker_is_told_one_thing_at_a_time_and_at_last_what_holds() {
+        let mut lane = lane(None);
+        lane.seek(Offset(5), 4 << 20);
+        lane.paused = true;
+        assert_eq!(lane.next_wish(), None, "SUBSCRIBE is not answered yet");
+        lane.told();
+        lane.seek(Offset(7), 4 << 20);
+        let told = lane.next_wish();
+        assert!(matches!(&told, Some(Wish::Seek(s)) if (s.epoch, s.from) == (2, Offset(7))));
+        lane.seek(Offset(9), 4 << 20);
+        assert_eq!(lane.next_wish(), None, "the seek is not answered yet");
+        lane.told();
+        assert!(matches!(lane.next_wish(), Some(Wish::Seek(s)) if s.epoch == 3));
+        lane.told();
+        assert!(matches!(lane.next_wish(), Some(Wish::Pause(_))));
+        lane.paused = false;
+        lane.paused = true;
+        lane.told();
+        assert_eq!(lane.next_wish(), None);
+        lane.paused = false;
+        assert!(matches!(lane.next_wish(), Some(Wish::Resume(_))));
+        lane.open(2, 4 << 20);
+        lane.told();
+        assert_eq!(lane.next_wish(), None, "a new subscription knows where it begins");
     }
 
     #[test]

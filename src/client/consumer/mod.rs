@@ -4,18 +4,23 @@
 //! so a slow program holds `memory_bytes` at most. In a group, a partition is given up only between
 //! two calls of `next`, after what was processed is committed.
 //!
-//! `next`, `next_batch` and `next_exactly` may be cancelled at any point: nothing is lost.
+//! Every future of a consumer, and a stream made of it, may be dropped at any point: no record is
+//! lost or skipped, none is committed that was not handed out. `next_exactly` keeps what it had
+//! taken for whoever asks next. So `select!` and timeouts around them are fine.
+//!
+//! A consumer that is dropped leaves its group at once, in the background; what was processed since
+//! the last commit is read again by others. `close` commits first.
 
 mod commit;
 mod lane;
 mod membership;
+mod stream;
 mod turn;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -23,11 +28,12 @@ use super::backoff::Backoff;
 use super::connection::{Connection, Delivered};
 use super::core::Core;
 use super::{ClientError, CommitMode, ConsumerOptions};
-use crate::protocol::native::{pause, resume, seek};
 use crate::record::{DecodeLimits, Record};
 use crate::types::{ErrorCode, Offset, PartitionId, TopicName, TopicPartition};
 use lane::Lane;
 use membership::Membership;
+
+pub use stream::RecordStream;
 
 /// A record and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +89,8 @@ pub struct Consumer {
     started: bool,
     /// Lanes of which records were handed out and are not known to be processed.
     handed: Vec<TopicPartition>,
-    /// Records of `next_exactly` that are not handed out yet.
-    partial: Vec<(TopicPartition, ConsumedRecord)>,
+    /// Records that a `next_exactly` which was dropped had taken: the next ones to hand out.
+    partial: VecDeque<(TopicPartition, ConsumedRecord)>,
     next_commit: Instant,
     backoff: Backoff,
     on_rebalance: Option<Hook>,
@@ -110,7 +116,7 @@ impl Consumer {
             membership: None,
             started: false,
             handed: Vec::new(),
-            partial: Vec::new(),
+            partial: VecDeque::new(),
             next_commit: Instant::now(),
             on_rebalance: None,
         };
@@ -134,7 +140,8 @@ impl Consumer {
             {
                 return Some(Err(error));
             }
-            if let Some(found) = self.take_record() {
+            let kept = self.partial.pop_front().map(Ok);
+            if let Some(found) = kept.or_else(|| self.take_record()) {
                 return Some(found.map(|(part, record)| {
                     self.note_handed(part);
                     record
@@ -160,17 +167,18 @@ impl Consumer {
                 self.turn().await?;
             }
             match self.take_record() {
-                Some(found) => self.partial.push(found?),
+                Some(found) => self.partial.push_back(found?),
                 None if self.is_finished() => break,
                 None => self.wait().await?,
             }
         }
-        let mut taken = Vec::with_capacity(self.partial.len());
-        for (part, record) in std::mem::take(&mut self.partial) {
+        let count = records.min(self.partial.len());
+        let taken: Vec<_> = self.partial.drain(..count).collect();
+        let hand = |(part, record)| {
             self.note_handed(part);
-            taken.push(record);
-        }
-        Ok(taken)
+            record
+        };
+        Ok(taken.into_iter().map(hand).collect())
     }
 
     /// The next batches, undecoded; `None` when reading ended.
@@ -194,22 +202,13 @@ impl Consumer {
         }
     }
 
-    /// The records as a stream, which ends as `next` does.
-    pub fn stream(
-        &mut self,
-    ) -> impl Stream<Item = Result<ConsumedRecord, ClientError>> + Send + '_ {
-        futures_util::stream::unfold(self, |consumer| async move {
-            let item = consumer.next().await?;
-            Some((item, consumer))
-        })
-    }
-
     /// Says that everything handed out so far is processed, without committing it yet: it is when
     /// a partition is given up, and with the next `commit`.
     pub fn mark_processed(&mut self) {
         for part in std::mem::take(&mut self.handed) {
+            let kept = self.partial.iter().find(|(from, _)| *from == part);
             if let Some(lane) = self.lanes.get_mut(&part) {
-                lane.processed = lane.position;
+                lane.processed = kept.map_or(lane.position, |(_, record)| record.record.offset);
             }
         }
     }
@@ -245,15 +244,13 @@ impl Consumer {
     ) -> Result<(), ClientError> {
         let share = self.share_bytes();
         let part = self.find(topic, partition)?;
-        let connection = self.connection.clone();
         self.ring.retain(|queued| *queued != part);
         self.handed.retain(|handed| *handed != part);
-        let Some(lane) = self.lanes.get_mut(&part) else { return Ok(()) };
-        let (epoch, bytes_to, records_to) = lane.seek(to, share);
-        if let (Some(subscription), Some(connection)) = (lane.subscription, connection) {
-            let request = seek::Request { subscription, epoch, from: to, bytes_to, records_to };
-            self.in_background(connection, request);
+        self.partial.retain(|(from, _)| *from != part);
+        if let Some(lane) = self.lanes.get_mut(&part) {
+            lane.seek(to, share);
         }
+        self.say(part);
         Ok(())
     }
 
@@ -334,20 +331,12 @@ impl Consumer {
         paused: bool,
     ) -> Result<(), ClientError> {
         let part = self.find(topic, partition)?;
-        let connection = self.connection.clone();
         let Some(lane) = self.lanes.get_mut(&part) else { return Ok(()) };
         lane.paused = paused;
-        let subscription = lane.subscription;
         if lane.has_parcels() && !self.ring.contains(&part) {
             self.ring.push_back(part);
         }
-        if let (Some(subscription), Some(connection)) = (subscription, connection) {
-            if paused {
-                self.in_background(connection, pause::Request { subscription });
-            } else {
-                self.in_background(connection, resume::Request { subscription });
-            }
-        }
+        self.say(part);
         Ok(())
     }
 

@@ -9,10 +9,10 @@ use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::lane::Lane;
+use super::lane::{Lane, Wish};
 use super::membership::{Change, Joining, Membership};
 use super::{Consumer, Rebalance};
-use crate::client::connection::{Connection, SubscriptionEvent};
+use crate::client::connection::{Connection, Delivered, SubscriptionEvent};
 use crate::client::{ClientError, CommitMode, Reading, StartAt, StopAt};
 use crate::protocol::native::{Call, ErrorDetail, subscribe, unsubscribe};
 use crate::types::{ErrorCode, Offset, TopicName, TopicPartition};
@@ -158,14 +158,21 @@ impl Consumer {
                 bytes_to,
                 records_to,
             };
-            let (sink, connection) = (self.events_in.clone(), Arc::clone(&connection));
-            let timeout = self.core.options.request_timeout;
-            tokio::spawn(async move {
-                if let Err(error) = connection.call(&request, timeout).await {
-                    // A consumer that is gone does not care.
-                    let _ = sink.send((number, SubscriptionEvent::Refused(error)));
-                }
-            });
+            ask(&connection, number, &request, &self.events_in);
+        }
+    }
+
+    /// Tells the broker what it does not know yet of a partition's position and pause.
+    pub(super) fn say(&mut self, part: TopicPartition) {
+        let (Some(connection), Some(lane)) = (&self.connection, self.lanes.get_mut(&part)) else {
+            return;
+        };
+        let events = &self.events_in;
+        match lane.next_wish() {
+            None => {}
+            Some(Wish::Seek(wish)) => ask(connection, wish.subscription, &wish, events),
+            Some(Wish::Pause(wish)) => ask(connection, wish.subscription, &wish, events),
+            Some(Wish::Resume(wish)) => ask(connection, wish.subscription, &wish, events),
         }
     }
 
@@ -190,13 +197,17 @@ impl Consumer {
                 }
                 return Ok(());
             }
+            SubscriptionEvent::Told => {
+                if let Some(lane) = self.lanes.get_mut(&part) {
+                    lane.told();
+                }
+                self.say(part);
+                return Ok(());
+            }
             SubscriptionEvent::End(_, answer) => ClientError::from(answer),
             SubscriptionEvent::Refused(error) => error,
         };
-        self.numbers.remove(&number);
-        if let Some(connection) = &self.connection {
-            connection.remove_subscription(number);
-        }
+        self.end_subscription(number);
         self.subscription_ended(part, error)
     }
 
@@ -330,15 +341,22 @@ impl Consumer {
             let Some(lane) = self.lanes.remove(part) else { continue };
             self.handed.retain(|handed| handed != part);
             self.partial.retain(|(from, _)| from != part);
-            let Some(subscription) = lane.subscription else { continue };
-            self.numbers.remove(&subscription);
-            if let Some(connection) = self.connection.clone() {
-                connection.remove_subscription(subscription);
-                self.in_background(connection, unsubscribe::Request { subscription });
+            if let Some(subscription) = lane.subscription {
+                self.end_subscription(subscription);
             }
         }
         let lanes = &self.lanes;
         self.ring.retain(|part| lanes.contains_key(part));
+    }
+
+    /// Nothing more of it is wanted. The broker may not know it any more, or not yet: either is
+    /// fine, since it is told in order.
+    fn end_subscription(&mut self, subscription: u32) {
+        self.numbers.remove(&subscription);
+        if let Some(connection) = &self.connection {
+            connection.remove_subscription(subscription);
+            let _ = connection.call_in_order(&unsubscribe::Request { subscription }, drop);
+        }
     }
 
     pub(super) fn give_credit(&mut self, part: TopicPartition) {
@@ -354,23 +372,6 @@ impl Consumer {
         (self.options.memory_bytes / self.lanes.len().max(1)) as u64
     }
 
-    /// Sends a request whose answer changes nothing here.
-    pub(super) fn in_background<C: Call + Send + Sync + 'static>(
-        &self,
-        connection: Arc<Connection>,
-        request: C,
-    ) where
-        C::Answer: Send,
-    {
-        let timeout = self.core.options.request_timeout;
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                // The subscription's own events tell what matters.
-                let _ = connection.call(&request, timeout).await;
-            });
-        }
-    }
-
     fn tell(&self, news: Rebalance) {
         if let Some(hook) = &self.on_rebalance {
             hook(&news);
@@ -378,8 +379,29 @@ impl Consumer {
     }
 }
 
+/// Asks the broker something about a subscription; its events say what came of it.
+fn ask<C: Call>(
+    connection: &Connection,
+    number: u32,
+    request: &C,
+    events: &mpsc::UnboundedSender<Delivered>,
+) {
+    let events = events.clone();
+    let sink = move |answer: Result<C::Answer, ClientError>| {
+        let event = match answer {
+            Ok(_) => SubscriptionEvent::Told,
+            Err(error) => SubscriptionEvent::Refused(error),
+        };
+        // A consumer that is gone does not care.
+        drop(events.send((number, event)));
+    };
+    // A closed connection is found closed where the consumer waits.
+    let _ = connection.call_in_order(request, sink);
+}
+
 fn wants_subscription(lane: &Lane, now: Instant) -> bool {
     lane.subscription.is_none()
+        && !lane.paused
         && !lane.halted
         && !lane.is_done()
         && lane.retry_at.is_none_or(|at| at <= now)

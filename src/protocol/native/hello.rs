@@ -38,7 +38,8 @@ wire_struct! {
         pub software: String,
         /// Largest frame the broker takes from now on.
         pub frame_bytes_max: u32,
-        /// Requests that may wait for an answer at once; PRODUCE does not count.
+        /// Requests that may run at once: PRODUCE and those answered at once (SUBSCRIBE to RESUME,
+        /// publishers, PING) do not count.
         pub requests_max: u32,
         /// Publishers that may be open at once.
         pub publishers_max: u32,
