@@ -13,5 +13,7 @@ mod explorer;
 mod history;
 #[path = "sim/model.rs"]
 mod model;
+#[path = "sim/nth_fault.rs"]
+mod nth_fault;
 #[path = "sim/world.rs"]
 mod world;

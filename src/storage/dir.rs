@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use uuid::Uuid;
 
+use super::fault::Fault;
 use super::handle_cache::{HandleCache, HandleLimits};
 use super::options::StorageOptions;
 use super::producer_state::ProducerLimits;
 use super::queue::WriterQueue;
-use super::reserve::{Reserve, full_bytes, is_no_space};
+use super::reserve::{Reserve, full_bytes};
 use crate::env::{Env, Latch, Region};
 use crate::types::TopicPartition;
 
@@ -143,14 +144,17 @@ impl DirShared {
 
     /// Runs a write; when there is no space and the write may spend it, once more without the
     /// reserve.
-    pub(crate) fn on_full<T>(
+    pub(crate) fn on_full<T, E: Into<Fault>>(
         &self,
         then: OnFull,
-        mut write: impl FnMut() -> io::Result<T>,
-    ) -> io::Result<T> {
-        match write() {
-            Err(e) if then == OnFull::SpendReserve && is_no_space(&e) => {
-                if self.reserve.release(self.env.disk.as_ref()) { write() } else { Err(e) }
+        mut write: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, Fault> {
+        match write().map_err(E::into) {
+            Err(Fault::NoSpace(e)) if then == OnFull::SpendReserve => {
+                match self.reserve.release(self.env.disk.as_ref()) {
+                    true => write().map_err(E::into),
+                    false => Err(Fault::NoSpace(e)),
+                }
             }
             result => result,
         }

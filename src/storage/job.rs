@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dir::{DirShared, OnFull};
+pub(crate) use super::fault::Fault;
 use super::footer::Footer;
 use super::identity::Identity;
 use super::layout::{IDENTITY_POSITION, PartitionPaths, TOPICS_DIR, TRASH_DIR, topic_dir};
 use super::manifest::Manifest;
-use super::reserve::is_no_space;
 use super::slot::{Slot, SlotPlace};
 use super::small_file::write_small_file;
 use super::tail::SegmentTail;
@@ -49,20 +49,9 @@ pub(crate) enum Outcome {
     Extend(u64, io::Result<()>),
     Open(Box<OpenSegment>, Result<Opened, Fault>),
     Trim(Box<Trim>, Result<(), Fault>),
-    Cleanup(Cleanup),
+    Cleanup(Cleanup, Result<(), Fault>),
     Checkpoint(Box<Checkpoint>, Result<(), Fault>),
-    Remove(io::Result<()>),
-}
-
-/// What a failed operation means (DESIGN D7).
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// No space; nothing that was promised is lost.
-    NoSpace(io::Error),
-    /// A write failed: the partition takes no more.
-    Write(io::Error),
-    /// A sync failed: the data directory takes no more.
-    Sync(io::Error),
+    Remove(Result<(), Fault>),
 }
 
 /// Makes everything written so far durable, and states what the last one made durable.
@@ -143,7 +132,7 @@ impl SyncJob {
     pub fn execute(self) -> SyncDone {
         let dir = self.dir.as_ref();
         let outcome = match self.work {
-            Work::Commit(work) => {
+            Work::Commit(mut work) => {
                 let result = work.run();
                 Outcome::Commit(work, result)
             }
@@ -160,8 +149,8 @@ impl SyncJob {
                 Outcome::Trim(work, result)
             }
             Work::Cleanup(mut work) => {
-                work.run(dir);
-                Outcome::Cleanup(work)
+                let result = work.run(dir);
+                Outcome::Cleanup(work, result)
             }
             Work::Checkpoint(work) => {
                 let result = work.run(dir);
@@ -179,9 +168,13 @@ impl SyncJob {
 }
 
 impl Commit {
-    fn run(&self) -> Result<(), Fault> {
+    /// Without space for the slot the data is committed all the same, and nothing is stated.
+    fn run(&mut self) -> Result<(), Fault> {
         if let Some((place, slot)) = &self.slot {
-            write_slot(self.file.as_ref(), *place, slot)?;
+            match write_slot(self.file.as_ref(), *place, slot) {
+                Err(Fault::NoSpace(_)) => self.slot = None,
+                result => result?,
+            }
         }
         self.file.sync().map_err(Fault::Sync)
     }
@@ -197,7 +190,7 @@ impl OpenSegment {
             self.manifest.seal(seal.base, &seal.footer);
             self.sealed = true;
         }
-        self.caches.write(dir);
+        self.caches.write(dir)?;
         let base = self.identity.base_offset;
         if self.manifest.segment(base).is_none() {
             self.manifest.creating(base);
@@ -212,7 +205,7 @@ impl OpenSegment {
     fn make_directory(&self, dir: &DirShared) -> Result<(), Fault> {
         let disk = dir.env.disk.as_ref();
         let path = self.paths.dir();
-        dir.on_full(self.on_full, || disk.create_dir_all(path)).map_err(Fault::of_write)?;
+        dir.on_full(self.on_full, || disk.create_dir_all(path))?;
         let topic = topic_dir(self.paths.id().topic);
         for parent in [topic.as_path(), Path::new(TOPICS_DIR)] {
             disk.sync_dir(parent).map_err(Fault::Sync)?;
@@ -231,7 +224,7 @@ impl OpenSegment {
             write_all_at(file.as_ref(), &self.slot.encode(), SlotPlace::A.position())?;
             Ok(file)
         };
-        let file = dir.on_full(self.on_full, write).map_err(Fault::of_write)?;
+        let file = dir.on_full(self.on_full, write)?;
         file.sync().map_err(Fault::Sync)?;
         disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
         Ok(Opened { file, allocated: self.allocate })
@@ -243,20 +236,23 @@ impl SealWork {
     fn run(&self, dir: &DirShared, on_full: OnFull) -> Result<(), Fault> {
         let position = self.footer.tail.position;
         let bytes = self.footer.encode();
-        dir.on_full(on_full, || write_all_at(self.file.as_ref(), &bytes, position))
-            .map_err(Fault::of_write)?;
-        self.file.set_len(self.footer.file_bytes()).map_err(Fault::of_write)?;
+        dir.on_full(on_full, || write_all_at(self.file.as_ref(), &bytes, position))?;
+        self.file.set_len(self.footer.file_bytes())?;
         self.file.sync().map_err(Fault::Sync)
     }
 }
 
 impl Caches {
-    fn write(&self, dir: &DirShared) {
+    /// Only a failed sync is an error: it is final for the data directory, whatever the file.
+    fn write(&self, dir: &DirShared) -> Result<(), Fault> {
         let disk = dir.env.disk.as_ref();
         for (path, bytes) in &self.files {
-            if let Err(e) = write_small_file(disk, path, bytes) {
-                tracing::warn!("{} was not written: {e}", path.display());
-                return;
+            match write_small_file(disk, path, bytes) {
+                Err(Fault::NoSpace(e) | Fault::Write(e)) => {
+                    tracing::warn!("{} was not written: {e}", path.display());
+                    return Ok(());
+                }
+                result => result?,
             }
         }
         for path in &self.outdated {
@@ -264,12 +260,13 @@ impl Caches {
                 tracing::debug!("{} was not removed: {e}", path.display());
             }
         }
+        Ok(())
     }
 }
 
 impl Checkpoint {
     fn run(&self, dir: &DirShared) -> Result<(), Fault> {
-        self.caches.write(dir);
+        self.caches.write(dir)?;
         let (place, slot) = &self.slot;
         write_slot(self.file.as_ref(), *place, slot)?;
         self.file.sync().map_err(Fault::Sync)
@@ -278,7 +275,7 @@ impl Checkpoint {
 
 impl Cleanup {
     /// By way of `trash/`, so that a crash leaves nothing that looks like a segment.
-    fn run(&mut self, dir: &DirShared) {
+    fn run(&mut self, dir: &DirShared) -> Result<(), Fault> {
         let disk = dir.env.disk.as_ref();
         for base in std::mem::take(&mut self.bases) {
             let paths = [self.paths.log(base), self.paths.index(base), self.paths.snapshot(base)];
@@ -290,28 +287,19 @@ impl Cleanup {
                 self.gone.push(base);
             }
         }
-        let sync = || {
-            disk.sync_dir(Path::new(TRASH_DIR))?;
-            disk.sync_dir(self.paths.dir())
-        };
-        if let Err(e) = sync() {
-            tracing::warn!("removal of segments of {} is not durable yet: {e}", self.paths.id());
+        let sync = disk.sync_dir(Path::new(TRASH_DIR));
+        let synced = sync.and_then(|()| disk.sync_dir(self.paths.dir())).map_err(Fault::Sync);
+        if synced.is_err() {
             self.bases.append(&mut self.gone);
         }
-    }
-}
-
-impl Fault {
-    fn of_write(error: io::Error) -> Fault {
-        if is_no_space(&error) { Fault::NoSpace(error) } else { Fault::Write(error) }
+        synced
     }
 }
 
 fn write_slot(file: &dyn File, place: SlotPlace, slot: &Slot) -> Result<(), Fault> {
-    write_all_at(file, &slot.encode(), place.position()).map_err(Fault::of_write)
+    Ok(write_all_at(file, &slot.encode(), place.position())?)
 }
 
-/// A manifest write that fails for another reason than space may hide a failed sync: fail-stop.
 fn write_manifest(
     dir: &DirShared,
     paths: &PartitionPaths,
@@ -320,11 +308,7 @@ fn write_manifest(
 ) -> Result<(), Fault> {
     manifest.generation += 1;
     let bytes = manifest.encode();
-    let write = || write_small_file(dir.env.disk.as_ref(), &paths.manifest(), &bytes);
-    dir.on_full(on_full, write).map_err(|e| match Fault::of_write(e) {
-        Fault::Write(e) => Fault::Sync(e),
-        other => other,
-    })
+    dir.on_full(on_full, || write_small_file(dir.env.disk.as_ref(), &paths.manifest(), &bytes))
 }
 
 fn remove_by_trash(dir: &DirShared, paths: &PartitionPaths, path: &Path) -> io::Result<()> {
@@ -340,22 +324,22 @@ fn remove_by_trash(dir: &DirShared, paths: &PartitionPaths, path: &Path) -> io::
 
 /// Removes a partition's directory. The caller has a durable record that it is to go, so that the
 /// next start goes on where a crash stopped it.
-pub(crate) fn remove_partition(dir: &DirShared, paths: &PartitionPaths) -> io::Result<()> {
+pub(crate) fn remove_partition(dir: &DirShared, paths: &PartitionPaths) -> Result<(), Fault> {
     let disk = dir.env.disk.as_ref();
     let entries = match disk.read_dir(paths.dir()) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     };
     for entry in entries {
         remove_by_trash(dir, paths, &paths.dir().join(&entry.name))?;
     }
     disk.remove_dir(paths.dir())?;
     let topic = topic_dir(paths.id().topic);
-    disk.sync_dir(&topic)?;
+    disk.sync_dir(&topic).map_err(Fault::Sync)?;
     if disk.read_dir(&topic)?.is_empty() {
         disk.remove_dir(&topic)?;
-        disk.sync_dir(Path::new(TOPICS_DIR))?;
+        disk.sync_dir(Path::new(TOPICS_DIR)).map_err(Fault::Sync)?;
     }
     Ok(())
 }

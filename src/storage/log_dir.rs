@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::dir::{DirShared, SpaceReport};
 use super::error::OpenError;
+use super::fault::Fault;
 use super::job::{SyncDone, SyncJob, remove_partition};
 use super::layout::{
     LOCK_FILE, META_FILE, PartitionPaths, QUARANTINE_DIR, TOPICS_DIR, TORN_DIR, TRASH_DIR,
@@ -187,7 +188,13 @@ impl LogDir {
         if self.inner.open().get(&id).is_some_and(|open| open.strong_count() > 0) {
             return Err(OpenError::AlreadyOpen(id));
         }
-        remove_partition(&self.inner.dir, &PartitionPaths::new(id))?;
+        let dir = &self.inner.dir;
+        remove_partition(dir, &PartitionPaths::new(id)).map_err(|fault| {
+            if let Fault::Sync(e) = &fault {
+                dir.latch(&format!("removal of partition {id}: {e}"));
+            }
+            io::Error::from(fault)
+        })?;
         self.inner.found().remove(&id);
         Ok(())
     }
@@ -347,7 +354,8 @@ fn read_or_make_meta(env: &Env) -> Result<Uuid, OpenError> {
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(random.iter().chain(&more)).for_each(|(to, from)| *to = *from);
     let cluster_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    write_small_file(disk, path, &Meta::new(cluster_id, env.clock.now()).encode())?;
+    let meta = Meta::new(cluster_id, env.clock.now()).encode();
+    write_small_file(disk, path, &meta).map_err(io::Error::from)?;
     Ok(cluster_id)
 }
 

@@ -36,6 +36,7 @@ pub mod tail;
 pub mod verify;
 
 pub use epochs::{EpochStart, Epochs};
+pub use fault::Fault;
 pub use fields::FormatError;
 pub use footer::{FOOTER_BYTES, Footer};
 pub use identity::{Features, IDENTITY_BYTES, Identity};
@@ -67,6 +68,7 @@ mod append;
 mod commit;
 mod dir;
 mod error;
+mod fault;
 mod handle_cache;
 mod job;
 mod log_dir;

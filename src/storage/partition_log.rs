@@ -201,7 +201,7 @@ impl PartitionLog {
             Outcome::Open(work, result) => self.finish_open(*work, result, round),
             Outcome::Trim(trim, result) => self.finish_trim(*trim, result),
             Outcome::Checkpoint(work, result) => self.finish_checkpoint(*work, result, round),
-            Outcome::Cleanup(cleanup) => self.finish_cleanup(cleanup),
+            Outcome::Cleanup(cleanup, result) => self.finish_cleanup(cleanup, result),
             Outcome::Extend(to, result) => self.finish_extend(to, result),
             Outcome::Remove(result) => self.finish_remove(result),
         }

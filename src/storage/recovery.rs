@@ -34,6 +34,7 @@ use crate::env::Disk;
 use crate::types::{LeaderEpoch, Offset, PartitionHealth, Timestamp};
 
 use super::epochs::Epochs;
+use super::fault::Fault;
 use super::fields::FormatError;
 use super::footer::Footer;
 use super::identity::Identity;
@@ -312,14 +313,14 @@ pub fn recover_partition(
     finish::Recovery::new(disk, paths, context).run()
 }
 
-impl RecoverError {
-    pub(crate) fn of_write(error: io::Error) -> RecoverError {
-        if is_no_space(&error) { RecoverError::NoSpace(error) } else { RecoverError::Io(error) }
+impl From<Fault> for RecoverError {
+    fn from(fault: Fault) -> RecoverError {
+        match fault {
+            Fault::NoSpace(error) => RecoverError::NoSpace(error),
+            Fault::Write(error) => RecoverError::Io(error),
+            Fault::Sync(error) => RecoverError::Sync(error),
+        }
     }
-}
-
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 
 use crate::env::{Disk, OpenMode, read_full_at, write_all_at};
 
+use super::fault::Fault;
 use super::layout::TMP_SUFFIX;
 
 /// Replaces the file at `path`. When it returns `Ok`, the new content is durable.
-pub fn write_small_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_small_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     let tmp = tmp_path(path);
     let file = disk.open(&tmp, OpenMode::Truncate)?;
     write_all_at(file.as_ref(), bytes, 0)?;
-    file.sync()?;
+    file.sync().map_err(Fault::Sync)?;
     drop(file);
     disk.rename(&tmp, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
+    disk.sync_dir(path.parent().unwrap_or(Path::new(""))).map_err(Fault::Sync)
 }
 
 /// The content of the file at `path`, or `None` when there is no such file. A file over `bytes_max`

@@ -113,7 +113,7 @@ fn look_at_image(
         1 => {
             Tally::count(&tally.recovered_twice);
             drop(opened);
-            recover_again(world, image, cut)
+            recover_again(world, image)
         }
         2 => {
             Tally::count(&tally.probes);
@@ -145,21 +145,11 @@ fn crash_again(
         .map_err(|e| format!("and {cut:?} {crash:?} at change {at} of the recovery: {e}"))
 }
 
-/// What recovery leaves is durable, and a second recovery changes no byte. After a kill recovery
-/// trusts the page cache and need not make durable what it found there: a power cut may then undo
-/// it, but no more than that, so the promises are checked again instead of the bytes.
-fn recover_again(world: &World, image: &SimDisk, cut: Cut) -> Result<(), String> {
-    let power = Crash { bias: Bias::Nothing, seed: 0 };
-    let after = if cut == Cut::Kill {
-        let dark = image.image(power);
-        let checked = world.check_image(&dark, Cut::Power).map(drop);
-        checked.map_err(|e| format!("and a power cut after the recovery: {e}"))?;
-        image.fork()
-    } else {
-        let after = image.crash(power);
-        differs(image, &after).map_err(|e| format!("recovery left unsynced changes: {e}"))?;
-        after
-    };
+/// What recovery leaves is durable, what it found in the page cache after a kill included, and a
+/// second recovery changes no byte.
+fn recover_again(world: &World, image: &SimDisk) -> Result<(), String> {
+    let after = image.crash(Crash { bias: Bias::Nothing, seed: 0 });
+    differs(image, &after).map_err(|e| format!("recovery left unsynced changes: {e}"))?;
     let before = after.fork();
     drop(Opened::start(world, &after)?);
     differs(&before, &after).map_err(|e| format!("the second recovery changed {e}"))
@@ -201,7 +191,7 @@ fn differs(one: &SimDisk, other: &SimDisk) -> Result<(), String> {
 /// No offset is handed out twice.
 fn probe(world: &World, opened: &Opened) -> Result<(), String> {
     for (number, part) in world.parts.iter().enumerate() {
-        let before = recovered(&opened.handles[number])?.summary();
+        let before = recovered(opened.handle(number))?.summary();
         let base = opened.probe(number, &part.model)?;
         if base < part.model.handed_end {
             let handed = part.model.handed_end;

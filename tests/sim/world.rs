@@ -11,7 +11,7 @@ use stoplog::env::sim::{SimClock, SimDisk, env_on};
 use stoplog::env::{Clock, SeededRng};
 use stoplog::record::{BatchLimits, CheckedBatch, batches};
 use stoplog::storage::{
-    AdminTicket, Append, AppendError, Appended, Drive, LogDir, Materialised, Partition,
+    AdminTicket, Append, AppendError, Appended, Drive, LogDir, Materialised, OpenError, Partition,
     PartitionOptions, ReadRequest, Stepper, StorageOptions, SyncJob,
 };
 use stoplog::types::{Acks, Durability, Offset, PartitionId, TopicId, TopicPartition};
@@ -43,6 +43,8 @@ pub struct Part {
     pub model: Model,
     pub producers: Vec<Producer>,
     pub known: Materialised,
+    /// It is to go: the broker has that on record, and asks again at every start.
+    pub deleted: bool,
     /// Where the reader of the run stands.
     read_to: i64,
     trims: Vec<(i64, AdminTicket<Offset>)>,
@@ -140,6 +142,7 @@ impl World {
                 model,
                 producers: Vec::new(),
                 known: Materialised::Unknown,
+                deleted: false,
                 read_to: 0,
                 trims: Vec::new(),
             });
@@ -270,6 +273,9 @@ impl World {
                 part.known = Materialised::Yes;
             }
             part.absorb_trims();
+            if part.deleted {
+                continue;
+            }
             match part.read_on() {
                 Err(_) if self.tolerates_read_errors => {}
                 result => result?,
@@ -314,6 +320,7 @@ impl World {
     pub fn check_image(&self, disk: &SimDisk, cut: Cut) -> Result<Opened, String> {
         let opened = Opened::start(self, disk)?;
         for (part, handle) in self.parts.iter().zip(&opened.handles) {
+            let Some(handle) = handle else { continue };
             let after = recovered(handle)?;
             let told = |e: String| format!("{}: {e}; {}", part.id, after.summary());
             part.model.check(&after, cut).map_err(told)?;
@@ -325,7 +332,8 @@ impl World {
 /// A data directory opened on a crash image.
 pub struct Opened {
     pub dir: LogDir,
-    pub handles: Vec<Partition>,
+    /// `None` of one that was deleted.
+    pub handles: Vec<Option<Partition>>,
 }
 
 impl Opened {
@@ -335,12 +343,21 @@ impl Opened {
             LogDir::open(world.plan.storage.clone(), env).map_err(|e| format!("open: {e}"))?;
         let mut handles = Vec::with_capacity(world.parts.len());
         for part in &world.parts {
-            let handle = dir
-                .partition(part.id, Arc::clone(&part.options), part.known)
-                .map_err(|e| format!("open of {}: {e}", part.id))?;
-            handles.push(handle);
+            let told = |e: OpenError| format!("open of {}: {e}", part.id);
+            if part.deleted {
+                dir.delete_partition(part.id).map_err(told)?;
+                handles.push(None);
+                continue;
+            }
+            let handle = dir.partition(part.id, Arc::clone(&part.options), part.known);
+            handles.push(Some(handle.map_err(told)?));
         }
         Ok(Opened { dir, handles })
+    }
+
+    /// The partition at `part`, which was not deleted.
+    pub fn handle(&self, part: usize) -> &Partition {
+        self.handles[part].as_ref().unwrap()
     }
 
     /// Appends one batch and waits for it; its first offset.
@@ -357,7 +374,7 @@ impl Opened {
             acks: Acks::Durable,
             done: Box::new(move |result| *slot.lock().unwrap() = Some(result)),
         };
-        self.handles[part].append(append).map_err(|_| "queue full".to_owned())?;
+        self.handle(part).append(append).map_err(|_| "queue full".to_owned())?;
         let stepper = self.dir.stepper().unwrap();
         for _ in 0..STEPS_MAX {
             for job in stepper.round() {
@@ -374,6 +391,11 @@ impl Opened {
 }
 
 impl Part {
+    /// Trims that were not answered yet.
+    pub fn trims_waiting(&self) -> usize {
+        self.trims.len()
+    }
+
     fn absorb_trims(&mut self) {
         let model = &mut self.model;
         self.trims.retain_mut(|(_, ticket)| match ticket.try_take() {

@@ -95,12 +95,12 @@ impl SimDisk {
 
     /// Takes the planned fault back; whether it had struck.
     pub fn clear_fault(&self) -> bool {
-        self.state().plan.take().is_some_and(|plan| plan.fired())
+        self.state().plan.take().is_some_and(|plan| plan.struck().is_some())
     }
 
-    /// Whether the planned fault has struck.
-    pub fn fault_fired(&self) -> bool {
-        self.state().plan.as_ref().is_some_and(FaultPlan::fired)
+    /// The first operation that the planned fault has hit.
+    pub fn struck(&self) -> Option<Op> {
+        self.state().plan.as_ref().and_then(FaultPlan::struck)
     }
 
     /// Sets the room on the disk, in bytes. It may be less than what is used already.

@@ -21,18 +21,30 @@ pub enum Fault {
 
 /// Kinds of operations, as far as faults tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub enum Op {
+    /// A file that is there is opened.
     Open,
+    /// A file or directory is made.
     Create,
+    /// The names in a directory are read.
     ReadDir,
+    /// A name changes.
     Rename,
+    /// A file or directory is removed.
     Remove,
+    /// Names are made durable.
     SyncDir,
+    /// Bytes are written.
     Write,
+    /// Bytes are read.
     Read,
+    /// Bytes are made durable.
     Sync,
+    /// Space is allocated.
     Allocate,
+    /// A length is set.
     SetLen,
+    /// A part of a map is brought into memory.
     Populate,
 }
 
@@ -62,32 +74,33 @@ pub(super) struct FaultPlan {
     /// Operations it could hit that still pass before it does.
     passes: u64,
     repeats: bool,
-    fired: bool,
+    /// The first operation it hit.
+    struck: Option<Op>,
 }
 
 impl FaultPlan {
     pub(super) fn once(passes: u64, fault: Fault) -> FaultPlan {
-        FaultPlan { fault, passes, repeats: false, fired: false }
+        FaultPlan { fault, passes, repeats: false, struck: None }
     }
 
     pub(super) fn from_then_on(passes: u64, fault: Fault) -> FaultPlan {
-        FaultPlan { fault, passes, repeats: true, fired: false }
+        FaultPlan { fault, passes, repeats: true, struck: None }
     }
 
-    pub(super) fn fired(&self) -> bool {
-        self.fired
+    pub(super) fn struck(&self) -> Option<Op> {
+        self.struck
     }
 
     /// The fault that hits this operation, if one does.
     pub(super) fn strike(&mut self, op: Op) -> Option<Fault> {
-        if !self.fault.can_hit(op) || (self.fired && !self.repeats) {
+        if !self.fault.can_hit(op) || (self.struck.is_some() && !self.repeats) {
             return None;
         }
         if self.passes > 0 {
             self.passes -= 1;
             return None;
         }
-        self.fired = true;
+        self.struck.get_or_insert(op);
         Some(self.fault)
     }
 }

@@ -36,7 +36,7 @@ mod tree;
 pub use clock::SimClock;
 pub use crash::{Bias, Crash, Unit};
 pub use disk::SimDisk;
-pub use faults::Fault;
+pub use faults::{Fault, Op};
 
 use std::sync::Arc;
 

@@ -65,7 +65,8 @@ impl PartitionLog {
             return Some(self.unsynced_since? + period);
         }
         let unstated = active.durable.position > active.slot.tail.position;
-        unstated.then(|| self.last_append + self.dir.options.slot_flush)
+        let states = unstated && self.stopped.is_none();
+        states.then(|| self.last_append + self.dir.options.slot_flush)
     }
 
     fn is_lease_low(&self, active: &Active) -> bool {
@@ -124,10 +125,14 @@ impl PartitionLog {
         self.unsynced_since = (!all).then_some(round.now);
         if let Some((place, slot)) = commit.slot {
             (active.place, active.slot) = (place, slot);
-        } else if self.blocked == Some(Blocked::Lease) {
-            // The slot found no space: without a lease nothing more can be appended.
-            let error = self.disk_full(0);
-            self.refuse_backlog(&error);
+        } else {
+            // Nothing was to be stated, or its slot found no space: again after a quiet time.
+            self.last_append = round.now;
+            if self.blocked == Some(Blocked::Lease) {
+                // Without a lease nothing more can be appended.
+                let error = self.disk_full(0);
+                self.refuse_backlog(&error);
+            }
         }
         self.publish_durable();
     }

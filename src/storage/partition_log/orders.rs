@@ -170,10 +170,13 @@ impl PartitionLog {
         self.send(Work::Cleanup(cleanup), round);
     }
 
-    pub(super) fn finish_cleanup(&mut self, cleanup: Cleanup) {
+    pub(super) fn finish_cleanup(&mut self, cleanup: Cleanup, result: Result<(), Fault>) {
         self.cleanup.in_flight = false;
         self.cleanup.gone.extend(cleanup.gone);
         self.cleanup.failed.extend(cleanup.bases);
+        if let Err(fault) = result {
+            self.fault(fault);
+        }
     }
 
     /// The manifest forgets what is gone; the next one that is written says so.
@@ -199,8 +202,11 @@ impl PartitionLog {
         Some(Work::Remove((*self.paths).clone()))
     }
 
-    pub(super) fn finish_remove(&mut self, result: io::Result<()>) {
+    pub(super) fn finish_remove(&mut self, result: Result<(), Fault>) {
         self.in_flight = false;
+        if let Err(Fault::Sync(e)) = &result {
+            self.dir.latch(&format!("removal of partition {}: {e}", self.shared.id));
+        }
         for segment in self.shared.segments().iter().flat_map(|segments| segments.iter()) {
             if let Some(map) = segment.existing_map() {
                 self.dir.note_unlinked(&map, segment.file_bytes());

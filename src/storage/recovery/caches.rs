@@ -28,7 +28,7 @@ impl Recovery<'_> {
     }
 
     fn write_cache(&mut self, path: &Path, bytes: &[u8]) -> Result<(), RecoverError> {
-        write_small_file(self.disk, path, bytes).map_err(RecoverError::of_write)?;
+        write_small_file(self.disk, path, bytes)?;
         let name = path.display().to_string();
         self.findings.push(Finding::CacheRebuilt { name });
         Ok(())
@@ -53,13 +53,11 @@ impl Recovery<'_> {
         let loaded = load_snapshots(self.disk, self.paths, self.context, &exists)?;
         if self.may_write() {
             for offset in above {
-                remove(self.disk, self.paths, &self.paths.snapshot(offset))
-                    .map_err(RecoverError::of_write)?;
+                remove(self.disk, self.paths, &self.paths.snapshot(offset))?;
             }
             for offset in &loaded.damaged {
                 let path = self.paths.snapshot(*offset);
-                let to =
-                    quarantine(self.disk, self.paths, &path).map_err(RecoverError::of_write)?;
+                let to = quarantine(self.disk, self.paths, &path)?;
                 let name = path.display().to_string();
                 self.findings.push(Finding::Quarantined { name, to });
             }

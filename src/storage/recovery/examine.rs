@@ -12,7 +12,7 @@ use crate::storage::small_file::read_small_file;
 use crate::storage::tail::SegmentTail;
 use crate::types::{LeaderEpoch, Offset};
 
-use super::scan::{Invalid, Scan, find_batch, last_non_zero, scan_to_end};
+use super::scan::{HeaderWalk, Invalid, Scan, find_batch, last_non_zero, scan_to_end};
 use super::sealed::{
     FoundIdentity, read_at, read_footer, read_identity, read_slots, tail_behind_damage,
 };
@@ -36,6 +36,9 @@ pub(super) struct Found {
     pub index: Index,
     /// The file of the index is not what `index` says.
     pub index_is_stale: bool,
+    /// Behind the last record that readers in the same boot were shown. The device may hold less,
+    /// after a sync that failed.
+    pub seen_end: Offset,
     /// Position behind the last byte that is not zero.
     pub written_end: u64,
     pub file_bytes: u64,
@@ -59,14 +62,23 @@ pub(super) fn examine_active(
         Err(e) => return Err(e),
     };
     let identity = read_identity(file.as_ref(), paths, context.cluster_id, base)?;
-    let pair = read_slots(file.as_ref(), identity.tag)?;
+    let mut pair = read_slots(file.as_ref(), identity.tag)?;
+    let mut seen_end = base;
+    if classify(&identity, &pair) != Slots::Clean {
+        seen_end = seen_before(&file, &pair, base)?;
+        // What a process wrote that then died of a device error may not be on the device.
+        if let Err(e) = file.drop_cache() {
+            tracing::debug!("segment {base}: the cache was not dropped: {e}");
+        }
+        pair = read_slots(file.as_ref(), identity.tag)?;
+    }
     let slots = classify(&identity, &pair);
     let newest = pair.newest().filter(|_| slots != Slots::NoneValid);
     let watermark = newest.map_or(SegmentTail::empty(base), |(_, slot)| slot.tail);
     let stored = StoredIndex::read(disk, paths, base, identity.tag, watermark.position)?;
     let file_bytes = file.len()?;
     let created = identity.created_epoch();
-    let look = Look { file: &file, base, watermark, file_bytes, created, slots };
+    let look = Look { file: &file, base, watermark, file_bytes, created };
     let clean = slots == Slots::Clean && look.is_untouched()? && stored.covers(&watermark);
     let reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
     let (rest, written_end) = match clean {
@@ -82,12 +94,35 @@ pub(super) fn examine_active(
         tail: reach.tail,
         index: reach.index,
         index_is_stale: reach.index_is_stale,
+        seen_end,
         written_end,
         file_bytes,
         damage: reach.damage,
         identity,
         file,
     }))
+}
+
+/// The end of what the cache holds behind the watermark: by headers, and the last batch, which a
+/// killed process may have written half, by its checksum.
+fn seen_before(file: &Arc<dyn File>, pair: &SlotPair, base: Offset) -> io::Result<Offset> {
+    let mut tail = pair.newest().map_or(SegmentTail::empty(base), |(_, slot)| slot.tail);
+    let end = file.len()?;
+    let mut walk = HeaderWalk::new(Arc::clone(file), tail.position, end);
+    let mut next = tail.next_offset;
+    loop {
+        match walk.step() {
+            Ok(Some((position, header, _))) if header.base_offset >= next => {
+                tail = SegmentTail { position, next_offset: header.base_offset, ..tail };
+                next = header.next_offset();
+            }
+            Err(e) if e.kind() != io::ErrorKind::InvalidData => return Err(e),
+            _ => break,
+        }
+    }
+    let mut last = Scan::new(Arc::clone(file), tail, end, LeaderEpoch(-1));
+    let _ = last.step()?;
+    Ok(last.tail.next_offset)
 }
 
 fn classify(identity: &FoundIdentity, pair: &SlotPair) -> Slots {
@@ -156,7 +191,6 @@ struct Look<'a> {
     watermark: SegmentTail,
     file_bytes: u64,
     created: LeaderEpoch,
-    slots: Slots,
 }
 
 impl Look<'_> {
@@ -169,12 +203,6 @@ impl Look<'_> {
 
     /// Reads from the last index entry below the watermark to the end of what is valid.
     fn reach(&self, stored: StoredIndex) -> io::Result<Reach> {
-        // What a process wrote that then died of a device error may not be on the device.
-        if self.slots != Slots::Clean
-            && let Err(e) = self.file.drop_cache()
-        {
-            tracing::debug!("segment {}: the cache was not dropped: {e}", self.base);
-        }
         let mut index = stored.index.clone();
         let resumed = index.entries().last().copied();
         let confirmed = match resumed {

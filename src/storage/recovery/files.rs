@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::env::{Disk, File, OpenMode};
+use crate::storage::fault::Fault;
 use crate::storage::layout::{DATA_START, FileName, PartitionPaths, QUARANTINE_DIR, TRASH_DIR};
 use crate::types::Offset;
 
@@ -51,7 +52,7 @@ impl Listing {
 
 /// Removes a file by way of `trash/`, so that a crash leaves nothing that looks like it. Durable
 /// when it returns: the manifest may forget the file then. A missing one is fine.
-pub(crate) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io::Result<bool> {
+pub(crate) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> Result<bool, Fault> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(false) };
     if !disk.exists(path)? {
         return Ok(false);
@@ -59,8 +60,8 @@ pub(crate) fn remove(disk: &dyn Disk, paths: &PartitionPaths, path: &Path) -> io
     disk.create_dir_all(Path::new(TRASH_DIR))?;
     let trash = paths.trash(name);
     disk.rename(path, &trash)?;
-    disk.sync_dir(Path::new(TRASH_DIR))?;
-    disk.sync_dir(paths.dir())?;
+    disk.sync_dir(Path::new(TRASH_DIR)).map_err(Fault::Sync)?;
+    disk.sync_dir(paths.dir()).map_err(Fault::Sync)?;
     disk.remove_file(&trash)?;
     Ok(true)
 }
@@ -70,11 +71,11 @@ pub(crate) fn quarantine(
     disk: &dyn Disk,
     paths: &PartitionPaths,
     path: &Path,
-) -> io::Result<String> {
+) -> Result<String, Fault> {
     let to = unused_quarantine_path(disk, paths, path)?;
     disk.rename(path, &to)?;
-    disk.sync_dir(Path::new(QUARANTINE_DIR))?;
-    disk.sync_dir(paths.dir())?;
+    disk.sync_dir(Path::new(QUARANTINE_DIR)).map_err(Fault::Sync)?;
+    disk.sync_dir(paths.dir()).map_err(Fault::Sync)?;
     Ok(to.display().to_string())
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn keep_copy(
     from: u64,
     to: u64,
     path: &Path,
-) -> io::Result<()> {
+) -> Result<(), Fault> {
     const BLOCK_BYTES: u64 = 1 << 20;
     let dir = path.parent().unwrap_or(Path::new(""));
     disk.create_dir_all(dir)?;
@@ -127,8 +128,8 @@ pub(crate) fn keep_copy(
         crate::env::write_all_at(copy.as_ref(), &bytes, position - from)?;
         position += bytes.len() as u64;
     }
-    copy.sync()?;
+    copy.sync().map_err(Fault::Sync)?;
     drop(copy);
     disk.rename(tmp, path)?;
-    disk.sync_dir(dir)
+    disk.sync_dir(dir).map_err(Fault::Sync)
 }

@@ -12,6 +12,7 @@ use std::io;
 
 use crate::env::Disk;
 use crate::storage::epochs::Epochs;
+use crate::storage::fault::Fault;
 use crate::storage::fields::FormatError;
 use crate::storage::layout::PartitionPaths;
 use crate::storage::manifest::{MANIFEST_BYTES_MAX, Manifest, SegmentState};
@@ -67,6 +68,11 @@ impl<'a> Recovery<'a> {
         let Some((mut manifest, listing)) = self.manifest(listing)? else {
             return Ok(self.without_files());
         };
+        if self.may_write() {
+            // A process killed in the same boot leaves names that are not on the device yet; what is
+            // served on must not rest on them.
+            self.disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
+        }
         let intents_changed = self.carry_out_intents(&mut manifest)?;
         let mut segments = self.segments(&mut manifest)?;
         segments.manifest_changed |= intents_changed;
@@ -177,8 +183,7 @@ impl<'a> Recovery<'a> {
         if segments.manifest_changed && self.may_write() {
             manifest.leader_epoch = leader_epoch;
             manifest.generation += 1;
-            write_small_file(self.disk, &self.paths.manifest(), &manifest.encode())
-                .map_err(RecoverError::of_write)?;
+            write_small_file(self.disk, &self.paths.manifest(), &manifest.encode())?;
         }
         Ok(Recovered {
             log_start: manifest.log_start,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::storage::fault::Fault;
 use crate::storage::layout::TRASH_DIR;
 use crate::storage::manifest::{Manifest, SegmentEntry, SegmentState};
 use crate::types::Offset;
@@ -26,9 +27,9 @@ impl Recovery<'_> {
         }
         if self.may_write() {
             for entry in &intents {
-                self.carry_out(entry).map_err(RecoverError::of_write)?;
+                self.carry_out(entry)?;
             }
-            self.make_removals_durable().map_err(RecoverError::Sync)?;
+            self.make_removals_durable().map_err(Fault::Sync)?;
         } else {
             self.refuse_write("an interrupted creation or deletion waits to be completed");
         }
@@ -49,7 +50,7 @@ impl Recovery<'_> {
         self.disk.sync_dir(self.paths.dir())
     }
 
-    fn carry_out(&mut self, entry: &SegmentEntry) -> io::Result<()> {
+    fn carry_out(&mut self, entry: &SegmentEntry) -> Result<(), Fault> {
         let base = entry.base_offset;
         let log = self.paths.log(base);
         if entry.state == SegmentState::Creating {
@@ -82,20 +83,18 @@ impl Recovery<'_> {
         }
         for name in &listing.tmp {
             let path = self.paths.dir().join(name);
-            remove(self.disk, self.paths, &path).map_err(RecoverError::of_write)?;
+            remove(self.disk, self.paths, &path)?;
         }
         let listed = |base: &&Offset| manifest.segment(**base).is_some();
         for base in listing.indexes.iter().filter(|base| !listed(base)) {
-            remove(self.disk, self.paths, &self.paths.index(*base))
-                .map_err(RecoverError::of_write)?;
+            remove(self.disk, self.paths, &self.paths.index(*base))?;
         }
         let logs = listing.logs.iter().filter(|base| !listed(base)).map(|b| self.paths.log(*b));
         let unknown = listing.unknown.iter().map(|name| self.paths.dir().join(name));
         for path in logs.chain(unknown) {
             // Creations that were taken back and deletions are gone by now.
             if self.disk.exists(&path)? {
-                let to =
-                    quarantine(self.disk, self.paths, &path).map_err(RecoverError::of_write)?;
+                let to = quarantine(self.disk, self.paths, &path)?;
                 let name = path.display().to_string();
                 self.findings.push(Finding::Quarantined { name, to });
             }

@@ -1,6 +1,7 @@
 //! The segment that takes appends: what the table says is done to it.
 
 use crate::env::write_all_at;
+use crate::storage::fault::Fault;
 use crate::storage::fields::FormatError;
 use crate::storage::footer::Footer;
 use crate::storage::manifest::Manifest;
@@ -64,6 +65,8 @@ impl Recovery<'_> {
     ) -> Result<(), RecoverError> {
         let Some((place, slot)) = found.newest else { return Ok(()) };
         if self.may_write() {
+            // Whoever wrote the clean slot may have been killed before its sync.
+            found.file.sync().map_err(Fault::Sync)?;
             self.write_index(base, &found)?;
         }
         segments.next_offset = Some(slot.offset_lease);
@@ -128,8 +131,8 @@ impl Recovery<'_> {
             max_append_time: append_time,
         });
         if self.may_write() {
-            found.file.set_len(footer.file_bytes()).map_err(RecoverError::of_write)?;
-            found.file.sync().map_err(RecoverError::Sync)?;
+            found.file.set_len(footer.file_bytes()).map_err(Fault::from)?;
+            found.file.sync().map_err(Fault::Sync)?;
             self.write_index(base, found)?;
             self.findings.push(Finding::SealCompleted { segment: base });
         } else {
@@ -138,7 +141,7 @@ impl Recovery<'_> {
         manifest.seal(base, &footer);
         segments.manifest_changed = true;
         let end = footer.tail.next_offset;
-        let next = found.newest.map_or(end, |(_, slot)| self.next_offset(&slot, end, found.slots));
+        let next = found.newest.map_or(end, |(_, slot)| self.next_offset(&slot, end, found));
         // No slot remembers it from now on.
         manifest.offset_floor = manifest.offset_floor.max(next);
         segments.next_offset = Some(next);
@@ -163,7 +166,7 @@ impl Recovery<'_> {
     ) -> Result<(), RecoverError> {
         let Some((place, old)) = found.newest else { return Ok(()) };
         let tail = found.tail;
-        let next_offset = self.next_offset(&old, tail.next_offset, found.slots);
+        let next_offset = self.next_offset(&old, tail.next_offset, &found);
         let epoch = old.leader_epoch.max(tail.last_epoch).max(manifest.leader_epoch);
         let slot = Slot {
             generation: old.generation + 1,
@@ -195,16 +198,16 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// The page cache of the same boot holds everything that was written; after another boot any
-    /// offset below the lease may have been seen by somebody.
-    fn next_offset(&self, slot: &Slot, tail: Offset, slots: Slots) -> Offset {
+    /// The page cache of the same boot holds everything that was written, unless a sync failed;
+    /// after another boot any offset below the lease may have been seen by somebody.
+    fn next_offset(&self, slot: &Slot, tail: Offset, found: &Found) -> Offset {
         if slot.clean {
             return tail.max(slot.offset_lease);
         }
-        if slot.boot_id == self.context.boot_id {
+        if slot.boot_id == self.context.boot_id && found.seen_end <= tail {
             return tail;
         }
-        let lease = match slots {
+        let lease = match found.slots {
             // The damaged slot may have promised more.
             Slots::OneDamaged => slot.offset_lease + OFFSET_LEASE,
             _ => slot.offset_lease,
@@ -212,12 +215,11 @@ impl Recovery<'_> {
         tail.max(lease)
     }
 
-    fn cut(&mut self, base: Offset, found: &Found, action: Action) -> Result<(), RecoverError> {
+    fn cut(&mut self, base: Offset, found: &Found, action: Action) -> Result<(), Fault> {
         let position = found.tail.position;
         if action == Action::CutTorn {
             let path = self.paths.torn(base, position);
-            keep_copy(self.disk, found.file.as_ref(), position, found.written_end, &path)
-                .map_err(RecoverError::of_write)?;
+            keep_copy(self.disk, found.file.as_ref(), position, found.written_end, &path)?;
             self.findings.push(Finding::TornCut {
                 segment: base,
                 position,
@@ -226,15 +228,14 @@ impl Recovery<'_> {
             });
         }
         if found.file_bytes != position {
-            found.file.set_len(position).map_err(RecoverError::of_write)?;
+            found.file.set_len(position)?;
         }
-        found.file.sync().map_err(RecoverError::Sync)
+        found.file.sync().map_err(Fault::Sync)
     }
 
-    fn write_slot(&self, found: &Found, place: SlotPlace, slot: &Slot) -> Result<(), RecoverError> {
-        write_all_at(found.file.as_ref(), &slot.encode(), place.position())
-            .map_err(RecoverError::of_write)?;
-        found.file.sync().map_err(RecoverError::Sync)
+    fn write_slot(&self, found: &Found, place: SlotPlace, slot: &Slot) -> Result<(), Fault> {
+        write_all_at(found.file.as_ref(), &slot.encode(), place.position())?;
+        found.file.sync().map_err(Fault::Sync)
     }
 }
 
