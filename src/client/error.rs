@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::native::{ErrorAnswer, ErrorDetail};
-use crate::types::{ErrorCode, ErrorKind, Pushback, TopicName};
+use crate::types::{Effects, ErrorCode, ErrorKind, Pushback, TopicName};
 
 /// An error of any operation of the client. Cheap to clone: one refusal may concern many records.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,18 @@ pub enum ClientError {
     /// The broker sent what the protocol does not allow.
     #[error("the broker's answer cannot be understood: {0}")]
     Protocol(String),
+    /// A record was not acknowledged, and the last thing that was heard of it is not the whole
+    /// truth: an earlier attempt may have written it, or none was made.
+    #[error("{cause}; {}", match effects {
+        Effects::None => "nothing was written",
+        Effects::Unknown => "it may have been written all the same",
+    })]
+    Undelivered {
+        /// What all attempts together may have done.
+        effects: Effects,
+        /// What was heard last.
+        cause: Box<ClientError>,
+    },
     /// The record, alone, is larger than the topic takes.
     #[error("the record needs a batch of {size_bytes} bytes; the topic takes {max_bytes}")]
     RecordTooLarge {
@@ -77,6 +89,7 @@ impl ClientError {
             ClientError::ConnectionLost { .. } => ErrorCode::ConnectionLost,
             ClientError::TimedOut { .. } => ErrorCode::TimedOut,
             ClientError::Refused(answer) => answer.code,
+            ClientError::Undelivered { cause, .. } => cause.code(),
             ClientError::Protocol(_) => ErrorCode::MalformedFrame,
             ClientError::RecordTooLarge { .. } => ErrorCode::BatchTooLarge,
             ClientError::BadRecords { .. } => ErrorCode::CorruptRange,
@@ -85,9 +98,46 @@ impl ClientError {
         }
     }
 
+    /// Whether what was asked for may have been done all the same. `Unknown` after a delivery that
+    /// timed out on its way: who sends such a record again may write it twice.
+    pub fn effects(&self) -> Effects {
+        match self {
+            ClientError::ConnectionLost { .. }
+            | ClientError::TimedOut { .. }
+            | ClientError::Protocol(_)
+            | ClientError::Closed => Effects::Unknown,
+            ClientError::Undelivered { effects, .. } => *effects,
+            ClientError::Refused(answer) => match (&answer.pushback, answer.code) {
+                (Some(pushback), _) => pushback.effects,
+                (
+                    None,
+                    ErrorCode::Internal
+                    | ErrorCode::TimedOut
+                    | ErrorCode::Draining
+                    | ErrorCode::PartitionReadOnly
+                    | ErrorCode::DataDirLatched,
+                ) => Effects::Unknown,
+                (None, _) => Effects::None,
+            },
+            ClientError::Unreachable { .. }
+            | ClientError::RecordTooLarge { .. }
+            | ClientError::BadRecords { .. }
+            | ClientError::Invalid(_) => Effects::None,
+        }
+    }
+
+    /// This error of an attempt, with what all attempts together may have done.
+    pub(super) fn of_all_attempts(self, effects: Effects) -> ClientError {
+        if self.effects() == effects {
+            return self;
+        }
+        ClientError::Undelivered { effects, cause: Box::new(self) }
+    }
+
     /// When to try again, where the broker named a time.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            ClientError::Undelivered { cause, .. } => cause.retry_after(),
             ClientError::Refused(answer) if answer.retry_after_ms > 0 => {
                 Some(Duration::from_millis(u64::from(answer.retry_after_ms)))
             }
@@ -98,6 +148,7 @@ impl ClientError {
     /// The whole refusal, when back pressure is the reason.
     pub fn pushback(&self) -> Option<&Pushback> {
         match self {
+            ClientError::Undelivered { cause, .. } => cause.pushback(),
             ClientError::Refused(answer) => answer.pushback.as_ref(),
             _ => None,
         }
@@ -106,6 +157,7 @@ impl ClientError {
     /// Numbers that belong to a refusal.
     pub fn detail(&self) -> Option<&ErrorDetail> {
         match self {
+            ClientError::Undelivered { cause, .. } => cause.detail(),
             ClientError::Refused(answer) => Some(&answer.detail),
             _ => None,
         }
@@ -119,6 +171,7 @@ impl ClientError {
                     || answer.code == ErrorCode::Draining
                     || answer.code == ErrorCode::ChecksumMismatch
             }
+            ClientError::Undelivered { cause, .. } => cause.is_passing(),
             ClientError::Unreachable { .. }
             | ClientError::ConnectionLost { .. }
             | ClientError::TimedOut { .. } => true,

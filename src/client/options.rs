@@ -56,8 +56,8 @@ pub struct ProducerOptions {
     /// Largest batch before compression; the topic's `max_message_bytes` when that is smaller. At
     /// 64 KiB the cost per batch hardly shows any more.
     pub batch_bytes: usize,
-    /// How long a batch waits for more records while it could be sent. Zero sends at once, and
-    /// still fills batches while the window is full.
+    /// How long a batch waits for more records while it could be sent: at most half of
+    /// `delivery_timeout`. Zero sends at once, and still fills batches while the window is full.
     pub linger: Duration,
     /// Codec; `None` = what the topic advises.
     pub compression: Option<Compression>,
@@ -67,7 +67,8 @@ pub struct ProducerOptions {
     pub window: usize,
     /// Bytes of records that may be buffered or unanswered: what `send` waits for.
     pub buffer_bytes: usize,
-    /// How long a record is tried to be delivered.
+    /// How long a record is tried to be delivered; then its delivery fails, also when an answer is
+    /// still to come. `ClientError::effects` tells whether it may be in the log all the same.
     pub delivery_timeout: Duration,
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use stoplog::broker::ShutdownMode;
 use stoplog::client::{
-    Client, ClientError, ClientOptions, NewRecord, ProducerOptions, TrySendError, partition_for_key,
+    Client, ClientError, ClientOptions, Delivered, NewRecord, Producer, ProducerOptions,
+    TrySendError, partition_for_key,
 };
 use stoplog::record::{BatchBuilder, BuilderOptions, Compression, RecordRef};
-use stoplog::types::{Acks, DurabilityLevel, ErrorCode, ErrorKind, Offset, PartitionId};
+use stoplog::types::{Acks, DurabilityLevel, Effects, ErrorCode, ErrorKind, Offset, PartitionId};
 
 use crate::relay::Relay;
 use crate::world::{World, check_all, connect, number, send, topic, within};
@@ -57,6 +58,80 @@ async fn lost_answers_and_broken_lines_repeat_nothing() {
             assert_eq!(delivered.offset, Some(found.record.offset), "record {number}");
         }
     }
+}
+
+/// A producer that gives up soon.
+async fn impatient(address: &str) -> Producer {
+    let options = ProducerOptions {
+        delivery_timeout: Duration::from_millis(400),
+        ..ProducerOptions::default()
+    };
+    connect(address).await.producer(&topic(), options).await.unwrap()
+}
+
+async fn try_to_send(producer: &Producer, number: u32) -> Result<Delivered, ClientError> {
+    let value = number.to_string();
+    within(producer.send(NewRecord::value(value.as_bytes()))).await.unwrap().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_times_out_under_way_and_says_that_it_may_have_happened() {
+    let world = World::start(1).await;
+    let relay = Relay::whole(&world.address).await;
+    let producer = impatient(&relay.address).await;
+    try_to_send(&producer, 0).await.unwrap();
+    relay.hold_answers(true);
+    for number in [1, 2] {
+        let error = within(try_to_send(&producer, number)).await.unwrap_err();
+        assert_eq!((error.code(), error.effects()), (ErrorCode::TimedOut, Effects::Unknown));
+    }
+    within(producer.flush()).await.unwrap();
+    relay.hold_answers(false);
+    for number in 3..10 {
+        let delivered = within(try_to_send(&producer, number)).await.unwrap();
+        assert_eq!(delivered.offset, Some(Offset(i64::from(number))));
+    }
+    let all: Vec<u32> = world.everything().await.iter().map(number).collect();
+    assert_eq!(all, (0..10).collect::<Vec<_>>());
+    within(producer.close()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_under_way_is_not_taken_for_what_comes_after_it() {
+    let world = World::start(1).await;
+    let relay = Relay::whole(&world.address).await;
+    let producer = impatient(&relay.address).await;
+    try_to_send(&producer, 0).await.unwrap();
+    relay.hold_requests(true);
+    let error = within(try_to_send(&producer, 1)).await.unwrap_err();
+    assert_eq!(error.effects(), Effects::Unknown);
+    // A new line is open; in the old one the batch that was given up is still on its way.
+    relay.sever();
+    let delivered = within(try_to_send(&producer, 2)).await.unwrap();
+    assert_eq!(delivered.offset, Some(Offset(1)));
+    assert!(!delivered.duplicate);
+    relay.hold_requests(false);
+    for number in 3..20 {
+        within(try_to_send(&producer, number)).await.unwrap();
+    }
+    let all: Vec<u32> = world.everything().await.iter().map(number).collect();
+    let expected: Vec<u32> = std::iter::once(0).chain(2..20).collect();
+    assert_eq!(all, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_was_never_tried_had_no_effect() {
+    let world = World::start(1).await;
+    let relay = Relay::whole(&world.address).await;
+    let producer = impatient(&relay.address).await;
+    try_to_send(&producer, 0).await.unwrap();
+    let World { dir, broker, server, address } = world;
+    server.shutdown(ShutdownMode::AtOnce).await;
+    broker.shutdown(ShutdownMode::AtOnce).await;
+    drop((dir, address));
+    let error = within(try_to_send(&producer, 1)).await.unwrap_err();
+    assert_eq!(error.effects(), Effects::None, "{error}");
+    assert!(error.is_passing());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,16 @@
 //! What a producer has to wait for: connections, identities, lingers, holds and deadlines. One
 //! task per producer; it ends when the producer is closed and everything is answered.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 
 use super::lane::{Lane, Sender};
-use super::shared::{Link, Notices, Shared};
+use super::shared::{Link, Notices, Shared, State};
 use super::window::Window;
 use crate::client::ClientError;
 use crate::client::backoff::Backoff;
@@ -23,20 +26,11 @@ const TOPIC_EVERY: Duration = Duration::from_secs(60);
 const TICK_MIN: Duration = Duration::from_millis(1);
 
 pub(super) async fn drive(shared: Arc<Shared>) {
-    let mut backoff = Backoff::new(shared.core.options.retry_wait);
+    let mut links = Links::new(&shared);
     let mut next_want = Instant::now();
     let mut next_topic = Instant::now() + TOPIC_EVERY;
     loop {
-        if needs_link(&shared) {
-            match link(&shared).await {
-                Ok(()) => backoff.reset(),
-                Err(error) => {
-                    give_up_where_hopeless(&shared, &error);
-                    let wait = shared.core.wait(&mut backoff, &error);
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
+        links.begin(&shared);
         ask_for_identities(&shared);
         let now = Instant::now();
         if now >= next_topic {
@@ -46,29 +40,75 @@ pub(super) async fn drive(shared: Arc<Shared>) {
         let deadline = {
             let mut state = shared.lock();
             state.expire(&shared, now);
-            for lane in 0..state.lanes.len() {
-                state.pump(&shared, lane);
-            }
+            // Without a link it would ask for one, which is what this does already.
+            let lanes = if state.link.is_some() { 0..state.lanes.len() } else { 0..0 };
+            lanes.for_each(|lane| state.pump(&shared, lane));
             if state.finished && state.is_idle() {
                 break;
             }
-            if let (Some(bytes), Some(link)) = (state.wanted_bytes, &state.link)
-                && let Some(window) = &link.window
-                && now >= next_want
-            {
-                next_want = now + WANT_EVERY;
-                link.connection.notify(&want::Request { publisher: window.publisher(), bytes });
-            }
-            let waits = state.wanted_bytes.map(|_| next_want);
+            let waits = say_wanted(&state, now, &mut next_want);
             let lanes = state.next_deadline(shared.options.linger, now);
-            [waits, lanes].into_iter().flatten().min().unwrap_or(next_topic).min(next_topic)
+            let others = [waits, lanes, links.next()].into_iter().flatten();
+            state.driver_wakes = others.fold(next_topic, Instant::min);
+            state.driver_wakes
         };
         tokio::select! {
             () = shared.work.notified() => {}
+            Some(result) = OptionFuture::from(links.attempt.as_mut()) => {
+                links.ended(&shared, result);
+            }
             () = tokio::time::sleep_until(deadline.max(now + TICK_MIN)) => {}
         }
     }
     close_publisher(&shared);
+}
+
+/// Says what a blocked publisher waits for; when to say it again.
+fn say_wanted(state: &State, now: Instant, next: &mut Instant) -> Option<Instant> {
+    let (bytes, link) = (state.wanted_bytes?, state.link.as_ref()?);
+    let publisher = link.window.as_ref()?.publisher();
+    if now >= *next {
+        *next = now + WANT_EVERY;
+        link.connection.notify(&want::Request { publisher, bytes });
+    }
+    Some(*next)
+}
+
+/// Attempts to get a connection: one at a time, while deadlines go on.
+struct Links {
+    attempt: Option<Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>>,
+    backoff: Backoff,
+    not_before: Instant,
+}
+
+impl Links {
+    fn new(shared: &Shared) -> Links {
+        let backoff = Backoff::new(shared.core.options.retry_wait);
+        Links { attempt: None, backoff, not_before: Instant::now() }
+    }
+
+    fn begin(&mut self, shared: &Arc<Shared>) {
+        if self.attempt.is_none() && self.not_before <= Instant::now() && needs_link(shared) {
+            let shared = Arc::clone(shared);
+            self.attempt = Some(Box::pin(async move { link(&shared).await }));
+        }
+    }
+
+    fn ended(&mut self, shared: &Arc<Shared>, result: Result<(), ClientError>) {
+        self.attempt = None;
+        match result {
+            Ok(()) => self.backoff.reset(),
+            Err(error) => {
+                no_link(shared, &error);
+                self.not_before = Instant::now() + shared.core.wait(&mut self.backoff, &error);
+            }
+        }
+    }
+
+    /// When the next attempt may be due.
+    fn next(&self) -> Option<Instant> {
+        (self.attempt.is_none() && self.not_before > Instant::now()).then_some(self.not_before)
+    }
 }
 
 fn needs_link(shared: &Shared) -> bool {
@@ -99,14 +139,18 @@ async fn link(shared: &Arc<Shared>) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// A refusal that no reconnecting mends is what becomes of everything that waits.
-fn give_up_where_hopeless(shared: &Shared, error: &ClientError) {
+/// What becomes of everything that waits, should its time be over; when no reconnecting mends the
+/// refusal, it is.
+fn no_link(shared: &Arc<Shared>, error: &ClientError) {
     let mut state = shared.lock();
     let now = Instant::now();
-    if !error.is_passing() {
+    let hopeless = !error.is_passing();
+    if hopeless {
         state.lanes.iter_mut().for_each(Lane::seal);
-        for batch in state.lanes.iter_mut().flat_map(|lane| &mut lane.ready) {
-            batch.last_error = Some(error.clone());
+    }
+    for batch in state.lanes.iter_mut().flat_map(|lane| &mut lane.ready) {
+        batch.last_error = Some(error.clone());
+        if hopeless {
             batch.deadline = now;
         }
     }

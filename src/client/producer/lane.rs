@@ -19,7 +19,7 @@ use crate::client::backoff::Backoff;
 use crate::protocol::native::ErrorDetail;
 use crate::protocol::native::producer_init::Producer as Identity;
 use crate::record::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, ProducerStamp, crc32c};
-use crate::types::{ErrorCode, Offset, PartitionId};
+use crate::types::{Effects, ErrorCode, Offset, PartitionId};
 
 /// Records of a batch in the making, or its bytes.
 pub(super) enum Body {
@@ -42,9 +42,25 @@ pub(super) struct Batch {
     /// Bytes that were sent.
     pub(super) sent_bytes: u64,
     pub(super) last_error: Option<ClientError>,
+    /// An attempt may have written it.
+    pub(super) in_doubt: bool,
+    /// Its outcome was told before its answer came; it only keeps its place in the window.
+    pub(super) given_up: bool,
 }
 
 impl Batch {
+    /// What an attempt, or the lack of an answer to it, leaves behind.
+    pub(super) fn failed(&mut self, error: ClientError) {
+        self.in_doubt |= error.effects() == Effects::Unknown;
+        self.last_error = Some(error);
+    }
+
+    /// What its records fail with.
+    pub(super) fn failure(&self, otherwise: ClientError) -> ClientError {
+        let effects = if self.in_doubt { Effects::Unknown } else { Effects::None };
+        self.last_error.clone().unwrap_or(otherwise).of_all_attempts(effects)
+    }
+
     pub(super) fn size_bytes(&self) -> usize {
         match &self.body {
             Body::Building(builder) => builder.len_bytes(),
@@ -86,7 +102,9 @@ pub(super) struct Lane {
     pub(super) open: Option<Batch>,
     pub(super) ready: VecDeque<Batch>,
     pub(super) under_way: BTreeMap<u64, Batch>,
-    failed: BTreeMap<u64, Batch>,
+    pub(super) failed: BTreeMap<u64, Batch>,
+    /// A batch that may yet be written was given up: its numbers must not be used again.
+    pub(super) gap_in_doubt: bool,
     pub(super) hold_until: Option<Instant>,
     pub(super) backoff: Backoff,
     pub(super) sender: Sender,
@@ -113,6 +131,7 @@ impl Lane {
             ready: VecDeque::new(),
             under_way: BTreeMap::new(),
             failed: BTreeMap::new(),
+            gap_in_doubt: false,
             hold_until: None,
             backoff: Backoff::new(retry_wait),
             sender,
@@ -133,7 +152,7 @@ impl Lane {
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_none()
             && self.ready.is_empty()
-            && self.under_way.is_empty()
+            && self.under_way.values().all(|batch| batch.given_up)
             && self.failed.is_empty()
     }
 
@@ -150,7 +169,7 @@ impl Lane {
         self.open
             .iter()
             .chain(&self.ready)
-            .chain(self.under_way.values())
+            .chain(self.under_way.values().filter(|batch| !batch.given_up))
             .chain(self.failed.values())
     }
 
@@ -196,7 +215,7 @@ impl Lane {
 
     /// It is not, but may be by another attempt.
     pub(super) fn try_again(&mut self, mut batch: Batch, error: ClientError) {
-        batch.last_error = Some(error);
+        batch.failed(error);
         self.failed.insert(batch.id, batch);
     }
 
@@ -222,16 +241,24 @@ impl Lane {
                 records: u64::try_from(self.acked_to - expected).unwrap_or(0),
                 first_offset: self.offset_of(expected),
             };
-            let previous = match &self.sender {
-                Sender::Known { identity, .. } => Some(identity.clone()),
-                _ => None,
-            };
-            self.sender = Sender::Ask { previous };
+            self.ask_for_next_epoch();
             return Some(Settled::Lost(lost));
         }
-        // A batch before was given up, never written: those behind it close the gap.
-        self.renumber(expected);
+        // A batch before was given up, never written: those behind it close the gap. If it, or an
+        // earlier copy of one of those, may be on its way still, none must be taken for another: a
+        // new epoch keeps out what comes late.
+        let in_doubt = self.gap_in_doubt || self.ready.iter().any(|batch| batch.in_doubt);
+        match in_doubt {
+            true => self.ask_for_next_epoch(),
+            false => self.renumber(expected),
+        }
         Some(Settled::Resend)
+    }
+
+    fn ask_for_next_epoch(&mut self) {
+        if let Sender::Known { identity, .. } = &self.sender {
+            self.sender = Sender::Ask { previous: Some(identity.clone()) };
+        }
     }
 
     /// The broker gave an identity.
@@ -239,6 +266,7 @@ impl Lane {
         self.sender = Sender::Known { identity, next: 0 };
         self.acked_to = 0;
         self.acked.clear();
+        self.gap_in_doubt = false;
         self.renumber(0);
     }
 
@@ -301,3 +329,65 @@ fn restamp(batch: Bytes, stamp: Option<ProducerStamp>) -> Bytes {
 
 /// The batch's CRC covers everything from its attributes on.
 const CRC_FROM: usize = 21;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::native::ErrorAnswer;
+    use crate::record::{BuilderOptions, RecordRef};
+    use crate::types::{ProducerEpoch, ProducerId};
+
+    /// A lane whose batches 1 and 2, of one record each, failed; the broker still waits for the
+    /// first number.
+    fn refused_behind(given_up: ClientError) -> Lane {
+        let mut lane = Lane::new(PartitionId(0), Sender::Nobody, Duration::ZERO);
+        lane.identify(Identity { id: ProducerId(7), epoch: ProducerEpoch(3) });
+        let mut batches: Vec<Batch> = (0..2).map(batch).collect();
+        batches.iter_mut().for_each(|batch| lane.stamp(batch));
+        let mut first = batches.remove(0);
+        first.failed(given_up);
+        lane.gap_in_doubt |= first.in_doubt;
+        let detail = ErrorDetail::Sequence { expected: 0, found: 1 };
+        let refused = ErrorAnswer::new(ErrorCode::OutOfOrderSequence, "").with_detail(detail);
+        lane.try_again(batches.remove(0), refused.into());
+        assert!(matches!(lane.settle(), Some(Settled::Resend)));
+        lane
+    }
+
+    fn batch(id: u64) -> Batch {
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        builder.push(&RecordRef::default()).expect("room");
+        Batch {
+            id,
+            body: Body::Building(builder),
+            records: 1,
+            first: None,
+            room: 0,
+            opened: Instant::now(),
+            deadline: Instant::now(),
+            outcome: watch::Sender::new(None),
+            sent_bytes: 0,
+            last_error: None,
+            in_doubt: false,
+            given_up: false,
+        }
+    }
+
+    #[test]
+    fn a_gap_that_was_refused_is_closed_under_the_same_epoch() {
+        let too_large = ErrorAnswer::new(ErrorCode::BatchTooLarge, "");
+        let lane = refused_behind(too_large.into());
+        assert!(matches!(lane.sender, Sender::Known { next: 1, .. }));
+        assert_eq!(lane.ready[0].first, Some(0));
+    }
+
+    #[test]
+    fn a_gap_that_may_yet_be_filled_ends_the_epoch() {
+        let timed_out = ClientError::TimedOut { what: "PRODUCE", after: Duration::ZERO };
+        let mut lane = refused_behind(timed_out);
+        let Sender::Ask { previous: Some(previous) } = &lane.sender else { panic!("no new epoch") };
+        assert_eq!(previous.epoch, ProducerEpoch(3));
+        lane.identify(Identity { id: ProducerId(7), epoch: ProducerEpoch(4) });
+        assert_eq!((lane.ready[0].first, lane.gap_in_doubt), (Some(0), false));
+    }
+}

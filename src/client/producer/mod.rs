@@ -6,6 +6,7 @@
 //! the way. The broker's grants and refusals are obeyed.
 
 mod batch_sender;
+mod deadlines;
 mod delivery;
 mod driver;
 mod lane;
@@ -105,6 +106,7 @@ impl Producer {
         if topic.partitions == 0 {
             return Err(ClientError::Invalid("the topic has no partitions".to_owned()));
         }
+        options.linger = options.linger.min(options.delivery_timeout / 2);
         options.window = options.window.max(1);
         if options.idempotence == Idempotence::On {
             options.window = options.window.min(WINDOW_MAX);

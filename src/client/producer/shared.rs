@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) finished: bool,
     /// Bytes of a batch that waits for a grant.
     pub(super) wanted_bytes: Option<u64>,
+    /// When the driver looks again at the latest.
+    pub(super) driver_wakes: Instant,
     sticky: usize,
     next_id: u64,
     pressure: Option<(Pushback, Instant)>,
@@ -62,6 +64,7 @@ impl Shared {
             link: None,
             finished: false,
             wanted_bytes: None,
+            driver_wakes: Instant::now(),
             sticky: 0,
             next_id: 0,
             pressure: None,
@@ -271,6 +274,8 @@ impl State {
             outcome: watch::Sender::new(None),
             sent_bytes: 0,
             last_error: None,
+            in_doubt: false,
+            given_up: false,
         }
     }
 
@@ -341,6 +346,10 @@ impl State {
         if let Some(window) = &mut link.window {
             window.sent(batch.sent_bytes);
         }
+        if batch.deadline < self.driver_wakes {
+            self.driver_wakes = batch.deadline;
+            shared.work.notify_one();
+        }
         lane.under_way.insert(batch.id, batch);
         true
     }
@@ -377,14 +386,15 @@ impl State {
         &mut self,
         shared: &Arc<Shared>,
         number: usize,
-        batch: Batch,
+        mut batch: Batch,
         error: ClientError,
     ) {
         let now = Instant::now();
         let lane = &mut self.lanes[number];
         let out_of_order = error.code() == ErrorCode::OutOfOrderSequence && batch.first.is_some();
-        if !(error.is_passing() || out_of_order) || now >= batch.deadline {
-            return shared.complete(batch, Err(error));
+        if !(error.is_passing() || out_of_order) || batch.given_up || now >= batch.deadline {
+            batch.failed(error.clone());
+            return lane.give_up(shared, batch, error);
         }
         if lane.hold_until.is_none_or(|until| until <= now) {
             lane.hold_until = Some(now + shared.core.wait(&mut lane.backoff, &error));
@@ -397,7 +407,7 @@ impl State {
         shared.work.notify_one();
     }
 
-    fn settle(&mut self, shared: &Arc<Shared>, number: usize) {
+    pub(super) fn settle(&mut self, shared: &Arc<Shared>, number: usize) {
         let lane = &mut self.lanes[number];
         if let Some(Settled::Lost(lost)) = lane.settle() {
             tracing::warn!(
@@ -410,37 +420,6 @@ impl State {
         }
     }
 
-    /// Fails what waited too long. A batch under way keeps its place: its answer may come.
-    pub(super) fn expire(&mut self, shared: &Shared, now: Instant) {
-        for lane in &mut self.lanes {
-            while let Some(head) = lane.ready.front()
-                && head.deadline <= now
-                && let Some(batch) = lane.ready.pop_front()
-            {
-                let timed_out = ClientError::TimedOut {
-                    what: "the delivery of a record",
-                    after: shared.options.delivery_timeout,
-                };
-                let error = batch.last_error.clone().unwrap_or(timed_out);
-                shared.complete(batch, Err(error));
-            }
-        }
-    }
-
-    /// When the driver has to look again, for the sake of lingers, holds and deadlines.
-    pub(super) fn next_deadline(&self, linger: Duration, now: Instant) -> Option<Instant> {
-        let lanes = self.lanes.iter().filter(|lane| !lane.is_idle());
-        let deadlines = lanes.flat_map(|lane| {
-            let lingers = lane.open.as_ref().map(|batch| batch.opened + linger);
-            let expires = lane.ready.front().map(|batch| batch.deadline);
-            // A linger that is over waits for the window, not for time.
-            let lingers = lingers.filter(|_| lane.ready.is_empty() && lane.under_way.is_empty());
-            [lingers, expires, lane.hold_until]
-        });
-        // What is past was acted upon; what it waits for now is an answer.
-        deadlines.flatten().filter(|deadline| *deadline > now).min()
-    }
-
     /// Whether everything is answered.
     pub(super) fn is_idle(&self) -> bool {
         self.lanes.iter().all(Lane::is_idle)
@@ -448,8 +427,15 @@ impl State {
 }
 
 impl Shared {
-    fn complete(&self, batch: Batch, outcome: Result<Delivered, ClientError>) {
-        self.room.add_permits(batch.room);
+    pub(super) fn complete(&self, mut batch: Batch, outcome: Result<Delivered, ClientError>) {
+        if !batch.given_up {
+            self.tell(&mut batch, outcome);
+        }
+    }
+
+    /// Tells what became of a batch, and gives its room back.
+    pub(super) fn tell(&self, batch: &mut Batch, outcome: Result<Delivered, ClientError>) {
+        self.room.add_permits(std::mem::take(&mut batch.room));
         // Nobody may wait: fine.
         batch.outcome.send_replace(Some(outcome.map(|first| (first, batch.records))));
     }
