@@ -8,6 +8,8 @@ mod cli;
 mod consume;
 #[path = "clients/groups.rs"]
 mod groups;
+#[path = "clients/power.rs"]
+mod power;
 #[path = "clients/produce.rs"]
 mod produce;
 #[path = "clients/relay.rs"]

@@ -74,9 +74,11 @@ fn say_wanted(state: &State, now: Instant, next: &mut Instant) -> Option<Instant
     Some(*next)
 }
 
+type Attempt = Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>;
+
 /// Attempts to get a connection: one at a time, while deadlines go on.
 struct Links {
-    attempt: Option<Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>>,
+    attempt: Option<Attempt>,
     backoff: Backoff,
     not_before: Instant,
 }
