@@ -13,6 +13,11 @@ use super::job::SyncDone;
 use super::partition::PartitionShared;
 use super::partition_log::PartitionLog;
 
+/// Beyond the bounds, for the broker's own logs alone: commits and heartbeats are not refused because
+/// producers are many. Each such log has one commit under way, so a few of the largest batches do.
+const INTERNAL_BYTES: usize = 16 << 20;
+const INTERNAL_BATCHES: usize = 64;
+
 /// One entry of a writer's queue.
 pub(crate) enum Command {
     /// A batch.
@@ -64,7 +69,8 @@ impl WriterQueue {
         }
     }
 
-    /// Queues a batch, or gives it back when the queue is full. One batch always fits.
+    /// Queues a batch, or gives it back when the queue is full. One batch always fits; internal logs
+    /// have a reserve of their own.
     pub(crate) fn append(
         &self,
         partition: &Arc<PartitionShared>,
@@ -73,7 +79,12 @@ impl WriterQueue {
         let size = append.size_bytes();
         let bytes = self.bytes.fetch_add(size, Ordering::Relaxed);
         let batches = self.batches.fetch_add(1, Ordering::Relaxed);
-        let full = bytes + size > self.bytes_max || batches >= self.batches_max;
+        let (more_bytes, more_batches) = match partition.options().internal {
+            true => (INTERNAL_BYTES, INTERNAL_BATCHES),
+            false => (0, 0),
+        };
+        let full = bytes + size > self.bytes_max.saturating_add(more_bytes)
+            || batches >= self.batches_max.saturating_add(more_batches);
         if full && batches > 0 {
             self.release(size, 1);
             return Err(append);

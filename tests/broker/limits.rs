@@ -185,6 +185,53 @@ fn the_pool_refuses_at_once_and_says_when_to_come_back() {
 }
 
 #[test]
+fn a_full_queue_refuses_produce_and_not_commits() {
+    run(async {
+        let mut world = World::new();
+        world.options.storage.writers = 1;
+        world.options.storage.queue_batches_max = 1;
+        let broker = world.open().await;
+        let topic = topic(&broker, "orders", &[]).await;
+        let (told, mut outcomes) = tokio::sync::mpsc::unbounded_channel();
+        let flood = {
+            let (broker, topic) = (broker.clone(), Arc::clone(&topic));
+            tokio::task::spawn_blocking(move || {
+                for _ in 0..5_000 {
+                    let told = told.clone();
+                    let done = move |outcome| told.send(outcome).unwrap();
+                    broker.produce(request(&topic, 0, batch(&["a"])), Box::new(done));
+                }
+            })
+        };
+        for offset in 1..=20 {
+            let commit = broker.groups().commit(commit_of(&topic, offset)).await;
+            assert!(commit.expect("commits go on").refused.is_empty());
+        }
+        flood.await.unwrap();
+        let (mut accepted, mut refused) = (0, 0);
+        while let Some(outcome) = outcomes.recv().await {
+            match outcome {
+                Ok(_) => accepted += 1,
+                refusal => {
+                    let busy = pushback(refusal);
+                    assert_eq!(busy.code, PushbackCode::ServerBusy);
+                    assert_eq!(
+                        (busy.scope, busy.effects),
+                        (PushbackScope::Partition, Effects::None)
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(accepted + refused, 5_000, "every request has one outcome");
+        assert!(refused > 0, "the queue never was full");
+        assert_eq!(read_all(&topic, 0).await.len(), accepted);
+        let pool = &broker.pressure().limits;
+        assert!(pool.iter().any(|limit| limit.limit == "memory.inflight" && limit.used == 0));
+    });
+}
+
+#[test]
 fn a_deadline_that_passed_is_refused_without_effects() {
     run(async {
         let broker = World::new().open().await;

@@ -6,14 +6,15 @@ use std::time::Duration;
 use stoplog::env::sim::{Bias, Crash, Fault};
 use stoplog::record::ProducerStamp;
 use stoplog::storage::{
-    AppendError, LogDir, OpenError, PartitionOptions, ReadError, StorageOptions,
+    Append, AppendError, Appended, LogDir, Materialised, OpenError, Partition, PartitionOptions,
+    ReadError, StorageOptions,
 };
 use stoplog::types::{
-    Acks, Durability, DurabilityLevel, Offset, PartitionHealth, ProducerEpoch, ProducerId,
-    Timestamp, TimestampType,
+    Acks, Durability, DurabilityLevel, Offset, PartitionHealth, PartitionId, ProducerEpoch,
+    ProducerId, Timestamp, TimestampType, TopicId, TopicPartition,
 };
 
-use crate::world::{World, batch, read, tiny};
+use crate::world::{World, batch, checked, read, tiny};
 
 fn value(number: usize) -> Vec<u8> {
     format!("record {number:06}").into_bytes()
@@ -433,4 +434,29 @@ fn epochs_grow_at_unclean_starts_and_are_answered() {
     for (epoch, end) in ends {
         assert_eq!(world.partition.end_offset_for_epoch(epoch), Some((epoch, end)));
     }
+}
+
+#[test]
+fn a_queue_full_of_records_still_takes_the_brokers_own() {
+    let (mut storage, partition) = tiny();
+    (storage.queue_bytes_max, storage.queue_batches_max) = (64 << 10, 8);
+    let world = World::with(1, (storage, partition.clone()));
+    let id = TopicPartition { topic: TopicId::from_bytes([8; 16]), partition: PartitionId(0) };
+    let options = PartitionOptions { internal: true, segment_bytes: 1 << 20, ..partition };
+    let own = world.dir.partition(id, Arc::new(options), Materialised::Unknown).expect("opens");
+    // What is refused is given back unanswered: `done` is dropped.
+    let fill = |partition: &Partition| {
+        let append = || Append {
+            batch: checked(batch(&[value(0)], Timestamp(1), None)),
+            acks: Acks::Topic,
+            done: Box::new(|result: Result<Appended, _>| assert!(result.is_ok())),
+        };
+        (0..1_000).take_while(|_| partition.append(append()).is_ok()).count()
+    };
+    assert_eq!(fill(&world.partition), 8);
+    assert_eq!(fill(&own), 64, "a reserve, and a bound");
+    assert_eq!(fill(&world.partition), 0);
+    world.step.run_until_idle();
+    assert_eq!(own.offsets().durable_end, Offset(64));
+    assert_eq!(fill(&world.partition), 8, "room again");
 }
