@@ -267,3 +267,41 @@ async fn an_exhausted_pool_pushes_back_and_reads_go_on() {
     peer.call(&subscribe_to(topic, 1 << 20, 10)).await.expect("open");
     pushed_to(&mut peer, 2).await;
 }
+
+/// With credit in hand and nothing to send, news must not keep a subscription going: it did, without
+/// ever giving its thread back.
+#[test]
+fn a_subscription_that_waits_at_the_end_costs_nothing() {
+    let (ended, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let busy = runtime.block_on(async {
+            let site = Site::start().await;
+            let topic = site.topic("orders", 1).await;
+            let mut peer = site.peer().await;
+            fill(&mut peer, topic, 0, 3).await;
+            peer.call(&subscribe_to(topic, 1 << 20, 100)).await.expect("open");
+            pushed_to(&mut peer, 3).await;
+            for more in 1..=5 {
+                let (bytes_to, records_to) = ((1 << 20) + more, 100 + more);
+                let notice = credit::Request { subscription: 1, epoch: 0, bytes_to, records_to };
+                peer.notify(&notice).await;
+                peer.call(&pause::Request { subscription: 1 }).await.expect("paused");
+                peer.call(&resume::Request { subscription: 1 }).await.expect("resumed");
+            }
+            let metrics = tokio::runtime::Handle::current().metrics();
+            let before = metrics.worker_total_busy_duration(0);
+            tokio::time::sleep(IDLE).await;
+            let busy = metrics.worker_total_busy_duration(0) - before;
+            fill(&mut peer, topic, 0, 1).await;
+            pushed_to(&mut peer, 4).await;
+            busy
+        });
+        ended.send(busy).expect("the test waits");
+    });
+    let busy = told.recv_timeout(Duration::from_secs(60)).expect("the only thread came back");
+    assert!(busy < IDLE / 2, "busy for {busy:?} of {IDLE:?} without anything to do");
+}
+
+const IDLE: Duration = Duration::from_millis(400);
