@@ -6,6 +6,8 @@
 mod cli;
 #[path = "clients/consume.rs"]
 mod consume;
+#[path = "clients/examples.rs"]
+mod examples;
 #[path = "clients/groups.rs"]
 mod groups;
 #[path = "clients/power.rs"]
