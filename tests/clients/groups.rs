@@ -1,13 +1,17 @@
 //! Consuming in groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stoplog::client::{Client, CommitMode, Consumer, Rebalance, Run, StopAt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use stoplog::client::{Client, CommitMode, Consumer, Reading, Rebalance, Run, StopAt};
 use stoplog::types::{ErrorCode, GroupState, Offset, OffsetReset, PartitionId};
 
-use crate::world::{World, group, in_group, next, number, rest, send, topic, within};
+use crate::relay::Relay;
+use crate::world::{World, connect, group, in_group, next, number, rest, send, topic, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_goes_on_where_it_committed() {
@@ -159,6 +163,148 @@ async fn read(mut consumer: Consumer, seen: Arc<Mutex<BTreeSet<u32>>>) {
     while let Some(Ok(record)) = consumer.next().await {
         seen.lock().unwrap().insert(number(&record));
     }
+}
+
+/// What members processed, in the order in which they did.
+type Processed = Arc<Mutex<Vec<(PartitionId, Offset)>>>;
+
+/// Reads until told to stop, then closes.
+fn work(mut consumer: Consumer, processed: &Processed, stop: &Arc<Notify>) -> JoinHandle<()> {
+    let (processed, stop) = (Arc::clone(processed), Arc::clone(stop));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                record = consumer.next() => {
+                    let record = record.unwrap().unwrap();
+                    let mut processed = processed.lock().unwrap();
+                    processed.push((record.partition, record.record.offset));
+                }
+                () = stop.notified() => break,
+            }
+        }
+        within(consumer.close()).await.unwrap();
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_and_go_under_load_and_nothing_is_processed_twice() {
+    let world = World::start(6).await;
+    let client = world.client().await;
+    let processed = Processed::default();
+    let count = |processed: &Processed| processed.lock().unwrap().len();
+    let reach = async |at_least: usize| {
+        within(async {
+            while count(&processed) < at_least {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    };
+    let producer = world.producer().await;
+    let sending = tokio::spawn(async move {
+        for start in (0..6_000).step_by(50) {
+            send(&producer, start..start + 50).await;
+        }
+    });
+    let mut members = Vec::new();
+    for joined in 1..=3 {
+        let options = in_group("email", None);
+        let consumer = client.consumer(options).await.unwrap();
+        let stop = Arc::new(Notify::new());
+        members.push((work(consumer, &processed, &stop), stop));
+        reach(joined * 300).await;
+        settled(&client, joined).await;
+    }
+    let (task, stop) = members.remove(0);
+    stop.notify_one();
+    within(task).await.unwrap();
+    settled(&client, 2).await;
+    within(sending).await.unwrap();
+    reach(6_000).await;
+    for (task, stop) in members {
+        stop.notify_one();
+        within(task).await.unwrap();
+    }
+    let processed = processed.lock().unwrap();
+    assert_eq!(processed.len(), 6_000, "each record once");
+    for number in 0..6 {
+        let of_one = processed.iter().filter(|(partition, _)| partition.0 == number);
+        assert!(of_one.map(|(_, offset)| offset).is_sorted_by(|a, b| a < b), "partition {number}");
+    }
+}
+
+/// Waits until so many members own everything, in equal parts.
+async fn settled(client: &Client, members: usize) {
+    within(async {
+        loop {
+            let described = client.admin().describe_group(&group("email")).await.unwrap();
+            let owned: Vec<usize> = described.members.iter().map(|m| m.owned.len()).collect();
+            if described.state == GroupState::Stable && owned == vec![6 / members; members] {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_member_that_died_is_replaced_at_once_and_nobody_else_notices() {
+    let world = World::start(4).await;
+    let producer = world.producer().await;
+    let relay = Relay::whole(&world.address).await;
+    let (stable, dying) = (world.client().await, connect(&relay.address).await);
+    let news = Arc::new(Mutex::new(Vec::new()));
+    let mut options = in_group("email", Some("email-1"));
+    options.commit = CommitMode::Auto { every: Duration::ZERO };
+    let mut one = stable.consumer(options.clone()).await.unwrap();
+    let told = Arc::clone(&news);
+    one.on_rebalance(move |change| told.lock().unwrap().push(change.clone()));
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let reader = tokio::spawn(read(one, Arc::clone(&seen)));
+    if let Reading::Group { instance_id, .. } = &mut options.reading {
+        *instance_id = Some("email-2".to_owned());
+    }
+    let two = dying.consumer(options.clone()).await.unwrap();
+    let other = tokio::spawn(read(two, Arc::clone(&seen)));
+    let owned = async || {
+        // Nobody is there before the first heartbeat.
+        let described = stable.admin().describe_group(&group("email")).await.ok();
+        let members = described.into_iter().flat_map(|described| described.members);
+        members.map(|m| (m.instance_id, m.owned)).collect::<BTreeMap<_, _>>()
+    };
+    let halves = within(async {
+        loop {
+            let owned = owned().await;
+            if owned.len() == 2 && owned.values().all(|parts| parts.len() == 2) {
+                break owned;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    send(&producer, 0..200).await;
+    within(async {
+        while seen.lock().unwrap().len() < 200 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let before = news.lock().unwrap().clone();
+    // Its process freezes: neither a goodbye nor a heartbeat gets through.
+    relay.hold_requests(true);
+    let successor = stable.consumer(options).await.unwrap();
+    let replaced = tokio::spawn(read(successor, Arc::clone(&seen)));
+    send(&producer, 200..400).await;
+    within(async {
+        while seen.lock().unwrap().len() < 400 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(owned().await, halves);
+    assert_eq!(*news.lock().unwrap(), before, "the other member keeps what it has");
+    [reader, other, replaced].into_iter().for_each(|task| task.abort());
 }
 
 #[tokio::test(flavor = "multi_thread")]
