@@ -10,6 +10,8 @@
 //! - Forgetting never refuses a producer: an unknown one may start at any sequence. The price of a
 //!   producer forgotten after the idle time, or as the least recent of too many, is that a repeat of
 //!   its last batch is not recognised.
+//! - Where an acknowledged tail may be gone ([`ProducerState::tail_is_lost`]), a producer that is not
+//!   known has to start at 0: what it wrote was lost, not forgotten, and it is told so.
 //! - Producers outlive the segments their batches were in.
 
 use std::collections::{BTreeMap, HashMap};
@@ -107,6 +109,8 @@ pub struct ProducerState {
     /// Least recently used first; the key is a count of uses.
     by_use: BTreeMap<u64, ProducerId>,
     uses: u64,
+    /// Unknown producers start at 0.
+    tail_lost: bool,
 }
 
 impl Producer {
@@ -161,7 +165,18 @@ impl Producer {
 impl ProducerState {
     /// No producers.
     pub fn new(limits: ProducerLimits) -> ProducerState {
-        ProducerState { limits, producers: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+        ProducerState {
+            limits,
+            producers: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            tail_lost: false,
+        }
+    }
+
+    /// Acknowledged batches may be gone, and with them all that was known of their producers.
+    pub fn tail_is_lost(&mut self) {
+        self.tail_lost = true;
     }
 
     /// What is to be done with a batch that arrives `now` (wall time).
@@ -171,6 +186,9 @@ impl ProducerState {
         }
         match self.producers.get(&header.producer_id) {
             Some((_, producer)) if !self.is_idle(producer, now) => producer.check(header),
+            None if self.tail_lost && header.base_sequence != 0 => {
+                ProducerCheck::OutOfOrder { expected: 0, found: header.base_sequence }
+            }
             _ => ProducerCheck::Accept,
         }
     }

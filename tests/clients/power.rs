@@ -25,13 +25,50 @@ async fn serve(disk: &SimDisk, listen: &str) -> (Broker, RunningServer) {
     (broker, server)
 }
 
+async fn os_topic(broker: &Broker) {
+    let mut orders = NewTopic::new(topic(), 1);
+    orders.config.durability = Durability::Os;
+    broker.create_topic(orders).await.unwrap();
+}
+
+/// All numbers there are.
+async fn read_all(address: &str) -> Vec<u32> {
+    let mut options = ConsumerOptions::topic(topic());
+    options.stop = StopAt::End;
+    let mut consumer = connect(address).await.consumer(options).await.unwrap();
+    rest(&mut consumer).await.iter().map(number).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_of_which_nothing_is_left_learns_it_too() {
+    let disk = SimDisk::new(2);
+    let (broker, server) = serve(&disk, "127.0.0.1:0").await;
+    os_topic(&broker).await;
+    let address = server.local_addr().to_string();
+    let options = ProducerOptions { batch_bytes: 256, ..ProducerOptions::default() };
+    let producer = connect(&address).await.producer(&topic(), options).await.unwrap();
+    let lost = send(&producer, 0..60).await;
+
+    let after = disk.crash(Crash { bias: Bias::Nothing, seed: 1 });
+    server.shutdown(ShutdownMode::AtOnce).await;
+    drop(broker);
+    let (broker, server) = serve(&after, &address).await;
+
+    let next = send(&producer, 100..120).await;
+    let range = LostRange { partition: PartitionId(0), records: 60, first_offset: lost[0].offset };
+    assert_eq!(producer.take_losses(), [range]);
+    assert!(next[0].offset > lost[59].offset);
+    assert_eq!(read_all(&address).await, (100..120).collect::<Vec<_>>());
+    within(producer.close()).await.unwrap();
+    server.shutdown(ShutdownMode::Graceful).await;
+    broker.shutdown(ShutdownMode::Graceful).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_names_what_a_power_cut_took_and_goes_on() {
     let disk = SimDisk::new(1);
     let (broker, server) = serve(&disk, "127.0.0.1:0").await;
-    let mut orders = NewTopic::new(topic(), 1);
-    orders.config.durability = Durability::Os;
-    broker.create_topic(orders).await.unwrap();
+    os_topic(&broker).await;
     let address = server.local_addr().to_string();
     let client = connect(&address).await;
     let options = ProducerOptions { batch_bytes: 256, ..ProducerOptions::default() };
@@ -60,12 +97,8 @@ async fn a_producer_names_what_a_power_cut_took_and_goes_on() {
     let last = lost.last().unwrap().offset;
     assert!(later[0].offset > last, "an offset that was told is not given to another record");
 
-    let mut options = ConsumerOptions::topic(topic());
-    options.stop = StopAt::End;
-    let mut consumer = connect(&address).await.consumer(options).await.unwrap();
-    let read: Vec<u32> = rest(&mut consumer).await.iter().map(number).collect();
     let expected: Vec<u32> = (0..40).chain([1_000]).chain(100..150).collect();
-    assert_eq!(read, expected);
+    assert_eq!(read_all(&address).await, expected);
     within(producer.close()).await.unwrap();
     server.shutdown(ShutdownMode::Graceful).await;
     broker.shutdown(ShutdownMode::Graceful).await;

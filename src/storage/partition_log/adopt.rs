@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::storage::error::{AppendError, OpenError};
 use crate::storage::partition::PartitionShared;
 use crate::storage::recovery::{
-    Access, Materialised, RecoverError, Recovered, RecoveredActive, RecoveredSealed,
+    Access, Finding, Materialised, RecoverError, Recovered, RecoveredActive, RecoveredSealed,
     RecoveryContext, recover_partition,
 };
 use crate::storage::segment::{Border, Segment, SegmentParts, SegmentState};
-use crate::types::PartitionHealth;
+use crate::types::{Durability, PartitionHealth};
 
 use super::{Active, PartitionLog};
 
@@ -70,6 +70,10 @@ impl PartitionLog {
         }
         self.manifest = recovered.manifest;
         self.producers = recovered.producers;
+        let skipped = |finding: &Finding| matches!(finding, Finding::OffsetsSkipped { .. });
+        if self.options.durability != Durability::Fsync && recovered.findings.iter().any(skipped) {
+            self.producers.tail_is_lost();
+        }
         self.snapshots = recovered.snapshots;
         self.epoch = recovered.leader_epoch;
         self.next = recovered.next_offset;

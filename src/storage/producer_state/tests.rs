@@ -133,3 +133,17 @@ fn undo_leaves_the_state_as_it_was() {
     }
     assert_eq!(state, before);
 }
+
+#[test]
+fn where_a_tail_was_lost_an_unknown_producer_starts_at_zero() {
+    let mut state = state();
+    let unknown = header(1, 0, 7, 1, 0);
+    assert_eq!(state.check(&unknown, NOW), ProducerCheck::Accept);
+    state.record(&header(2, 0, 0, 1, 0), NOW);
+    state.tail_is_lost();
+    let out = ProducerCheck::OutOfOrder { expected: 0, found: 7 };
+    assert_eq!(state.check(&unknown, NOW), out);
+    assert_eq!(state.check(&header(1, 0, 0, 1, 0), NOW), ProducerCheck::Accept);
+    let idle = Timestamp(NOW.0 + 1_001);
+    assert_eq!(state.check(&header(2, 0, 9, 1, 1), idle), ProducerCheck::Accept, "forgotten");
+}
