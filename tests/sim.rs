@@ -3,6 +3,8 @@
 
 #[path = "sim/conformance.rs"]
 mod conformance;
+#[path = "sim/corruption.rs"]
+mod corruption;
 #[path = "sim/disk_model.rs"]
 mod disk_model;
 #[path = "sim/exhaustive.rs"]

@@ -297,39 +297,53 @@ impl<'a> Walk<'a> {
         if self.at.position >= self.end.position {
             return Ok(None);
         }
-        let header = self.header()?;
+        let header = self.header(self.at)?;
         let border = Border {
             position: self.at.position + header.size_bytes() as u64,
             offset: header.next_offset(),
         };
-        let forward = header.base_offset >= self.at.offset && border.offset > header.base_offset;
-        if !forward || border.position > self.end.position {
+        let forward = border.offset > header.base_offset && border.offset <= self.end.offset;
+        if !forward || border.position > self.end.position || !self.follows(&header, border)? {
             return Err(damaged(self.segment, self.at));
         }
         self.seen = (header.max_timestamp, header.base_offset);
         Ok(Some(border))
     }
 
-    fn header(&mut self) -> io::Result<BatchHeader> {
-        let bytes = match self.in_piece() {
-            Some(bytes) => bytes,
-            None => {
-                self.fill()?;
-                self.in_piece().ok_or_else(|| damaged(self.segment, self.at))?
-            }
-        };
-        BatchHeader::read(bytes).map_err(|_| damaged(self.segment, self.at))
+    /// The base offset is outside of the batch's CRC. Skipped offsets lie only before the first
+    /// batch of a segment, and then the second one has to bear it out.
+    fn follows(&mut self, header: &BatchHeader, border: Border) -> io::Result<bool> {
+        if header.base_offset == self.at.offset {
+            return Ok(true);
+        }
+        let first = self.at.position == super::layout::DATA_START;
+        if !first || header.base_offset < self.at.offset {
+            return Ok(false);
+        }
+        let last = border.position >= self.end.position;
+        Ok(last || self.header(border)?.base_offset == border.offset)
     }
 
-    fn in_piece(&self) -> Option<&[u8]> {
-        let from = usize::try_from(self.at.position.checked_sub(self.piece_at)?).ok()?;
+    fn header(&mut self, at: Border) -> io::Result<BatchHeader> {
+        let bytes = match self.in_piece(at) {
+            Some(bytes) => bytes,
+            None => {
+                self.fill(at)?;
+                self.in_piece(at).ok_or_else(|| damaged(self.segment, at))?
+            }
+        };
+        BatchHeader::read(bytes).map_err(|_| damaged(self.segment, at))
+    }
+
+    fn in_piece(&self, at: Border) -> Option<&[u8]> {
+        let from = usize::try_from(at.position.checked_sub(self.piece_at)?).ok()?;
         self.piece.get(from..from.checked_add(BATCH_HEADER_BYTES)?)
     }
 
-    fn fill(&mut self) -> io::Result<()> {
-        let bytes = (self.end.position - self.at.position).min(WALK_BYTES as u64);
+    fn fill(&mut self, at: Border) -> io::Result<()> {
+        let bytes = (self.end.position - at.position).min(WALK_BYTES as u64);
         self.piece.resize(bytes as usize, 0);
-        self.piece_at = self.at.position;
+        self.piece_at = at.position;
         let file = self.segment.file()?;
         let read = read_full_at(file.as_ref(), &mut self.piece, self.piece_at)?;
         self.piece.truncate(read);

@@ -157,7 +157,7 @@ fn recover_again(world: &World, image: &SimDisk) -> Result<(), String> {
 
 /// Compares all files but those that say nothing: what is only room (allocated tails too), and what
 /// is about to go.
-fn differs(one: &SimDisk, other: &SimDisk) -> Result<(), String> {
+pub fn differs(one: &SimDisk, other: &SimDisk) -> Result<(), String> {
     let says_nothing = |path: &Path| {
         let is_tmp = path.extension().is_some_and(|e| e == "tmp");
         is_tmp || path == Path::new("reserve.bin") || path.starts_with("trash")

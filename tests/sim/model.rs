@@ -376,6 +376,16 @@ impl Model {
         self.trim_requested = self.trim_requested.max(after.start);
     }
 
+    /// Base offset and key of every batch that was acknowledged as durable.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (i64, u32)> {
+        self.sent.iter().filter_map(|sent| match sent.outcome {
+            Outcome::Done(a) if a.level == DurabilityLevel::Durable => {
+                Some((a.base_offset.0, key_of(&sent.bytes)))
+            }
+            _ => None,
+        })
+    }
+
     /// The batches of a producer that are known to be in the log, oldest first.
     pub fn known_of(&self, producer: i64) -> Vec<(usize, Appended)> {
         let mine = |sent: &Sent| sent.producer.is_some_and(|p| p.id == ProducerId(producer));

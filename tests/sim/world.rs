@@ -457,6 +457,16 @@ fn read(partition: &Partition, from: i64, end: i64, found: &mut Vec<Found>) -> R
     Ok(at)
 }
 
+/// The batch at `at`, if a reader gets it.
+pub fn read_one(partition: &Partition, at: i64) -> Result<Found, String> {
+    let request = ReadRequest { from: Offset(at), max_bytes: 1 };
+    let mut plan = partition.plan_read(request).map_err(|e| e.to_string())?;
+    let owned = plan.owned().map_err(|e| e.to_string())?;
+    let first = owned.iter().flat_map(|bytes| batches(bytes)).next();
+    let batch = first.ok_or("nothing there")?.map_err(|e| e.to_string())?;
+    Found::read(batch.bytes())
+}
+
 /// Everything a reader can get.
 pub fn recovered(partition: &Partition) -> Result<Recovered, String> {
     let ends = partition.offsets();

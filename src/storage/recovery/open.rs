@@ -79,10 +79,12 @@ impl Recovery<'_> {
     /// Nothing is changed; the range from the first doubt on is named.
     fn fence(&mut self, base: Offset, mut found: Found, segments: &mut Segments) {
         self.doubt = true;
+        // Without block 0 nothing says whose batches these are: none of them is shown.
+        let known = found.identity.identity.is_ok();
         let no_slot = Damage {
             segment: base,
-            position: found.tail.position,
-            first_bad: found.tail.next_offset,
+            position: if known { found.tail.position } else { 0 },
+            first_bad: if known { found.tail.next_offset } else { base },
             next_good: None,
             cause: match &found.identity.identity {
                 Err(e) => e.to_string(),

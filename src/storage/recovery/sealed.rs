@@ -108,6 +108,11 @@ fn examine_by_reading(
         next_good: follower,
         cause: format!("{}; not all of its data is valid", it.what),
     };
+    if it.identity.identity.is_err() {
+        // Not what was sealed, and nothing says whose it is: none of it is shown.
+        damage = Damage { position: 0, first_bad: it.base, ..damage };
+        return Ok(Sealed { segment: None, findings: Vec::new(), damage: Some(damage) });
+    }
     if tail.position == it.seal.data_end {
         // Every batch is valid, but they are not the ones that were sealed.
         damage.position = DATA_START;
