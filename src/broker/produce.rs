@@ -47,9 +47,24 @@ impl Broker {
     /// Appends a batch. Never blocks and never calls `done` later than it must: a refusal comes
     /// before this returns, an answer from a log writer's thread; always exactly once.
     pub fn produce(&self, request: ProduceRequest, done: Box<dyn ProduceDone>) {
+        self.produce_batch(request, done, Partition::append);
+    }
+
+    /// [`Broker::produce`] while more is about to follow: no log writer is woken for this batch
+    /// alone. Whoever calls it must call [`Broker::flush`] before it waits for anything.
+    pub fn produce_more(&self, request: ProduceRequest, done: Box<dyn ProduceDone>) {
+        self.produce_batch(request, done, Partition::append_more);
+    }
+
+    /// Wakes the log writers for what [`Broker::produce_more`] left to them.
+    pub fn flush(&self) {
+        self.core().storage.wake_writers();
+    }
+
+    fn produce_batch(&self, request: ProduceRequest, done: Box<dyn ProduceDone>, queue: Queue) {
         let core = self.core();
         core.metrics.produce_requests.increment();
-        if let Err((error, done)) = produce(core, request, done) {
+        if let Err((error, done)) = produce(core, request, done, queue) {
             core.metrics.produce_refused.increment();
             done.done(Err(error));
         }
@@ -72,11 +87,14 @@ impl Broker {
 }
 
 type Refused = (ProduceError, Box<dyn ProduceDone>);
+/// One of the two ways into a partition's queue.
+type Queue = fn(&Partition, Append) -> Result<(), Append>;
 
 fn produce(
     core: &Arc<Core>,
     request: ProduceRequest,
     done: Box<dyn ProduceDone>,
+    queue: Queue,
 ) -> Result<(), Refused> {
     let bytes = request.batch.len() as u64;
     let admitted = match admit(core, &request) {
@@ -99,7 +117,7 @@ fn produce(
         Err(error) => return Err((error, pending.give_up())),
     };
     let append = Append { batch, acks: request.acks, done: Box::new(pending) };
-    log.append(append).map_err(|append| queue_full(append, log, &partition))
+    queue(log, append).map_err(|append| queue_full(append, log, &partition))
 }
 
 /// Decides from what is known in memory, cheapest first, whether the batch may come in.

@@ -44,7 +44,12 @@ pub fn run(args: &ServeArgs, out: &mut Output) -> CommandResult {
     for name in &config.unknown_env {
         tracing::warn!(variable = %name, "is no setting and was ignored");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let threads = match config.rooms().runtime_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2),
+        threads => threads,
+    };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).enable_all().build()?;
     let result = runtime.block_on(serve(args, &config, out));
     // After a drain nothing is left; after a second signal nothing is to be waited for.
     runtime.shutdown_background();
@@ -92,7 +97,7 @@ fn start_events(config: &Config) {
 async fn serve(args: &ServeArgs, config: &Config, out: &mut Output) -> CommandResult {
     let mut stop = Stop::listen()?;
     raise_file_limit();
-    let Rooms { broker, server } = config.rooms();
+    let Rooms { broker, server, .. } = config.rooms();
     let broker = Broker::open(broker).await?;
     let server = match Server::start(broker.clone(), server).await {
         Ok(server) => server,

@@ -99,6 +99,8 @@ pub struct Rooms {
     pub broker: BrokerOptions,
     /// The server.
     pub server: ServerOptions,
+    /// Threads that serve connections; 0 = half of the cores.
+    pub runtime_threads: usize,
 }
 
 /// Text that fits its setting, about to be put into options.

@@ -253,6 +253,11 @@ impl LogDir {
         drop(self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
+    /// Wakes the writers for what [`Partition::append_more`] left to them.
+    pub fn wake_writers(&self) {
+        self.inner.queues.iter().for_each(|queue| queue.flush());
+    }
+
     /// The writers, to be stepped by hand; `None` when threads do.
     pub fn stepper(&self) -> Option<Stepper> {
         match self.inner.drive {

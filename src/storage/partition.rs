@@ -134,11 +134,24 @@ impl Partition {
     /// # Errors
     /// The append itself, unanswered, when the queue is full.
     pub fn append(&self, append: Append) -> Result<(), Append> {
+        self.queue(append, false)
+    }
+
+    /// [`Partition::append`] while more is about to follow: the writer is woken once it is worth
+    /// it, or by [`super::LogDir::wake_writers`], which the caller promises to call.
+    ///
+    /// # Errors
+    /// The append itself, unanswered, when the queue is full.
+    pub fn append_more(&self, append: Append) -> Result<(), Append> {
+        self.queue(append, true)
+    }
+
+    fn queue(&self, append: Append, more: bool) -> Result<(), Append> {
         if !self.shared.open.load(Ordering::Acquire) {
             append.done.done(Err(AppendError::Closed));
             return Ok(());
         }
-        self.shared.queue.append(&self.shared, append)
+        self.shared.queue.append(&self.shared, append, more)
     }
 
     /// Decides what a read returns: whole batches from the one that holds `request.from` on, below

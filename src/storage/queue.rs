@@ -17,6 +17,9 @@ use super::partition_log::PartitionLog;
 /// producers are many. Each such log has one commit under way, so a few of the largest batches do.
 const INTERNAL_BYTES: usize = 16 << 20;
 const INTERNAL_BATCHES: usize = 64;
+/// Waiting batches of this size wake the writer though more are announced: enough for one large
+/// write, and little enough that writing and receiving overlap.
+const WAKE_BYTES: usize = 256 << 10;
 
 /// One entry of a writer's queue.
 pub(crate) enum Command {
@@ -70,11 +73,13 @@ impl WriterQueue {
     }
 
     /// Queues a batch, or gives it back when the queue is full. One batch always fits; internal logs
-    /// have a reserve of their own.
+    /// have a reserve of their own. With `more` the writer sleeps on until [`WriterQueue::flush`],
+    /// or until there is enough to do.
     pub(crate) fn append(
         &self,
         partition: &Arc<PartitionShared>,
         append: Append,
+        more: bool,
     ) -> Result<(), Append> {
         let size = append.size_bytes();
         let bytes = self.bytes.fetch_add(size, Ordering::Relaxed);
@@ -89,12 +94,29 @@ impl WriterQueue {
             self.release(size, 1);
             return Err(append);
         }
-        self.command(Command::Append(Arc::clone(partition), append));
+        let command = Command::Append(Arc::clone(partition), append);
+        if more && bytes + size < WAKE_BYTES {
+            self.push_command(command, |_| ());
+        } else {
+            self.command(command);
+        }
         Ok(())
+    }
+
+    /// Wakes the writer for what was queued without.
+    pub(crate) fn flush(&self) {
+        let state = self.lock();
+        if state.asleep && !state.commands.is_empty() {
+            self.wake(state);
+        }
     }
 
     /// Queues an order.
     pub(crate) fn command(&self, command: Command) {
+        self.push_command(command, |state| self.wake(state));
+    }
+
+    fn push_command(&self, command: Command, then: impl FnOnce(MutexGuard<'_, State>)) {
         let mut state = self.lock();
         if state.closed {
             drop(state);
@@ -102,7 +124,7 @@ impl WriterQueue {
             return;
         }
         state.commands.push_back(command);
-        self.wake(state);
+        then(state);
     }
 
     /// Brings back a finished file operation.

@@ -143,6 +143,7 @@ impl Connection {
                 Ok(_) => self.step().await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.deframer.park();
+                    self.session.flush();
                     if let Some(end) = self.wait(alarm.as_mut()).await {
                         return end;
                     }
@@ -168,6 +169,7 @@ impl Connection {
             }
             let queued_max = self.link.shared.options.outbox_bytes_max;
             if !self.link.outbox.is_below(queued_max) {
+                self.session.flush();
                 self.link.outbox.below(queued_max).await;
             }
             if self.link.outbox.is_closed() {
@@ -277,6 +279,7 @@ impl Connection {
         if matches!(end, End::Gone) {
             return;
         }
+        self.session.flush();
         let options = &self.link.shared.options;
         let patience = Duration::from_millis(options.drain_ms);
         let mut phase = self.phase.clone();
@@ -300,6 +303,7 @@ impl Connection {
     async fn step(&mut self) {
         self.steps += 1;
         if self.steps.is_multiple_of(STEPS_PER_TURN) {
+            self.session.flush();
             tokio::task::yield_now().await;
         }
     }

@@ -140,7 +140,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &Publishers, drains: bool, f
         deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
         connection: Some(link.share.clone()),
     };
-    link.broker().produce(request, Box::new(ack));
+    link.broker().produce_more(request, Box::new(ack));
 }
 
 /// Where a batch's outcome goes; answers even when it is dropped.

@@ -30,6 +30,8 @@ pub(super) struct Session {
     jobs: JoinSet<()>,
     requests: Arc<Semaphore>,
     draining: bool,
+    /// Batches were handed over that no log writer was woken for.
+    unflushed: bool,
 }
 
 /// Longest client id in bytes: it is a label in logs and reports.
@@ -45,6 +47,7 @@ impl Session {
             jobs: JoinSet::new(),
             requests: Arc::new(Semaphore::new(link.shared.options.requests_max)),
             draining: false,
+            unflushed: false,
             link,
         }
     }
@@ -64,6 +67,13 @@ impl Session {
         }
         self.dispatch(frame);
         true
+    }
+
+    /// Nothing more is there to be taken now: batches that were handed over go on their way.
+    pub(super) fn flush(&mut self) {
+        if std::mem::take(&mut self.unflushed) {
+            self.link.broker().flush();
+        }
     }
 
     /// Tells the client that the server shuts down; what is under way is still answered.
@@ -137,7 +147,10 @@ impl Session {
     fn dispatch(&mut self, frame: Frame) {
         use FrameType as T;
         match frame.frame_type {
-            T::Produce => publish::produce(&self.link, &self.publishers, self.draining, frame),
+            T::Produce => {
+                self.unflushed = true;
+                publish::produce(&self.link, &self.publishers, self.draining, frame);
+            }
             T::Hello => self.now(&frame, |_, _: hello::Request| Err(invalid("HELLO came before"))),
             T::Ping => self.now(&frame, |_, _: ping::Request| Ok(ping::Response {})),
             T::PublisherOpen => self.now(&frame, |s, r| s.publishers.open(&s.link, &r)),
@@ -243,6 +256,12 @@ impl Session {
                 tracing::error!(%error, "a request ended by a defect");
             }
         }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
