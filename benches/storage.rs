@@ -54,7 +54,7 @@ impl Log {
         let done = |result: Result<Appended, AppendError>| {
             result.expect("appended");
         };
-        let append = Append { batch: batch.clone(), acks, done: Box::new(done) };
+        let append = Append::new(batch.clone(), acks, Box::new(done));
         assert!(self.partition.append(append).is_ok(), "there is room in the queue");
     }
 

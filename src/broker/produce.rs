@@ -116,7 +116,7 @@ fn produce(
         Ok(batch) => batch,
         Err(error) => return Err((error, pending.give_up())),
     };
-    let append = Append { batch, acks: request.acks, done: Box::new(pending) };
+    let append = Append::new(batch, request.acks, Box::new(pending));
     queue(log, append).map_err(|append| queue_full(append, log, &partition))
 }
 

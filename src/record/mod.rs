@@ -27,7 +27,7 @@ pub use attributes::{Attributes, Compression};
 pub use builder::{BatchBuilder, BuilderOptions, ProducerStamp, PushError};
 pub use check::{BatchLimits, CheckedBatch, fuzz_checked_batch};
 pub use codec::{DecodeLimits, fuzz_compress, fuzz_decompress};
-pub use crc::crc32c;
+pub use crc::{crc32_joined, crc32c};
 pub use error::{BatchError, DecodeError, RecordFault};
 pub use header::{BATCH_HEADER_BYTES, BatchHeader, fuzz_batch_header, sequence_after};
 pub use records::{HeaderView, Record, RecordHeader, RecordRef, RecordView};

@@ -24,6 +24,8 @@ pub(super) struct Outbox {
     wake: Notify,
     /// Something was written, or the connection is gone.
     room: Notify,
+    /// The connection is gone.
+    gone: Notify,
 }
 
 #[derive(Default)]
@@ -146,15 +148,7 @@ impl Outbox {
 
     /// Completes once fewer than `bytes` of small answers are queued, or the connection is gone.
     pub(super) async fn below(&self, bytes: usize) {
-        loop {
-            let told = self.room.notified();
-            let mut told = std::pin::pin!(told);
-            told.as_mut().enable();
-            if self.is_below(bytes) {
-                return;
-            }
-            told.await;
-        }
+        until(&self.room, || self.is_below(bytes)).await;
     }
 
     /// Whether fewer than `bytes` of small answers are queued, or the connection is gone.
@@ -179,6 +173,7 @@ impl Outbox {
         drop(queue); // holds may wake others; not under the lock
         self.wake.notify_one();
         self.room.notify_waiters();
+        self.gone.notify_waiters();
     }
 
     /// Whether the socket is gone.
@@ -188,21 +183,26 @@ impl Outbox {
 
     /// Completes once the socket is gone.
     pub(super) async fn closed(&self) {
-        loop {
-            let told = self.room.notified();
-            let mut told = std::pin::pin!(told);
-            told.as_mut().enable();
-            if self.is_closed() {
-                return;
-            }
-            told.await;
-        }
+        until(&self.gone, || self.is_closed()).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while encoding leaves half an answer at the end of `open`: the connection is
         // closed by its task's end, which is what a panic in it leads to.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Completes once `done`, which becomes true only before `told` tells.
+async fn until(told: &Notify, done: impl Fn() -> bool) {
+    loop {
+        let told = told.notified();
+        let mut told = std::pin::pin!(told);
+        told.as_mut().enable();
+        if done() {
+            return;
+        }
+        told.await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use super::error::AppendError;
+use super::tail::PayloadSum;
 use crate::record::CheckedBatch;
 use crate::types::{Acks, DurabilityLevel, Offset, Timestamp};
 
@@ -16,6 +17,7 @@ pub struct Append {
     pub acks: Acks,
     /// Who is told.
     pub done: Box<dyn AppendDone>,
+    payload: PayloadSum,
 }
 
 /// Where the answer of an append goes.
@@ -50,6 +52,17 @@ pub struct Appended {
 }
 
 impl Append {
+    /// An append. Sums up the payload here, on its sender's thread, while it is in that core's
+    /// cache: the log writer does not read it again.
+    pub fn new(batch: CheckedBatch, acks: Acks, done: Box<dyn AppendDone>) -> Append {
+        let payload = PayloadSum::of(batch.payload());
+        Append { batch, acks, done, payload }
+    }
+
+    pub(crate) fn payload_sum(&self) -> PayloadSum {
+        self.payload
+    }
+
     /// Bytes it takes in the queue and on disk.
     pub fn size_bytes(&self) -> usize {
         self.batch.bytes().len()

@@ -6,7 +6,7 @@
 //! `position == DATA_START`; `data_crc` is the CRC-32 of bytes `[DATA_START, position)` and
 //! `chain_crc` the CRC-32 of the batch headers (61 bytes each) among them, in order.
 
-use crate::record::{BATCH_HEADER_BYTES, BatchHeader};
+use crate::record::{BATCH_HEADER_BYTES, BatchHeader, crc32_joined};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 use super::layout::DATA_START;
@@ -36,6 +36,20 @@ pub struct SegmentTail {
     pub chain_crc: u32,
 }
 
+/// Length and CRC-32 of a batch's bytes behind its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PayloadSum {
+    bytes: usize,
+    crc: u32,
+}
+
+impl PayloadSum {
+    /// Of these bytes.
+    pub(crate) fn of(payload: &[u8]) -> PayloadSum {
+        PayloadSum { bytes: payload.len(), crc: crc32fast::hash(payload) }
+    }
+}
+
 impl SegmentTail {
     /// The tail of a segment without data.
     pub fn empty(base_offset: Offset) -> SegmentTail {
@@ -55,12 +69,35 @@ impl SegmentTail {
 
     /// Goes on behind a batch: its header, the same as stored bytes, and the bytes after them.
     pub fn push(&mut self, header: &BatchHeader, head: &[u8; BATCH_HEADER_BYTES], payload: &[u8]) {
+        let data_crc = continue_crc(continue_crc(self.data_crc, head), payload);
+        self.advance(header, head, payload.len(), data_crc);
+    }
+
+    /// [`SegmentTail::push`] for a payload whose CRC-32 is known.
+    pub(crate) fn push_summed(
+        &mut self,
+        header: &BatchHeader,
+        head: &[u8; BATCH_HEADER_BYTES],
+        payload: PayloadSum,
+    ) {
+        let data_crc = continue_crc(self.data_crc, head);
+        let data_crc = crc32_joined(data_crc, payload.crc, payload.bytes);
+        self.advance(header, head, payload.bytes, data_crc);
+    }
+
+    fn advance(
+        &mut self,
+        header: &BatchHeader,
+        head: &[u8; BATCH_HEADER_BYTES],
+        payload_bytes: usize,
+        data_crc: u32,
+    ) {
         let time = header.max_timestamp.max(header.base_timestamp);
         if self.is_empty() {
             self.first_epoch = header.leader_epoch;
             self.min_timestamp = header.base_timestamp;
         }
-        self.position += (head.len() + payload.len()) as u64;
+        self.position += (head.len() + payload_bytes) as u64;
         self.next_offset = header.next_offset();
         self.batches += 1;
         self.records += u64::try_from(header.record_count).unwrap_or(0);
@@ -68,7 +105,7 @@ impl SegmentTail {
         self.max_timestamp = self.max_timestamp.max(time);
         self.last_epoch = header.leader_epoch;
         self.chain_crc = continue_crc(self.chain_crc, head);
-        self.data_crc = continue_crc(continue_crc(self.data_crc, head), payload);
+        self.data_crc = data_crc;
     }
 
     /// Whether `other` describes the same bytes, as far as an index entry knows them.

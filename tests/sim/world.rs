@@ -180,7 +180,7 @@ impl World {
         let limits = BatchLimits::client(1 << 20);
         let batch = CheckedBatch::check(sent.bytes.clone(), &limits).unwrap();
         let done = move |result| answers.lock().unwrap().push((part, index, result));
-        let append = Append { batch, acks, done: Box::new(done) };
+        let append = Append::new(batch, acks, Box::new(done));
         if let Err(refused) = target.handle.append(append) {
             refused.done.done(Err(AppendError::DiskFull { free: 0, needed: 0 }));
         }
@@ -369,11 +369,11 @@ impl Opened {
         let slot = Arc::clone(&answer);
         let batch =
             CheckedBatch::check(scratch.sent[index].bytes.clone(), &BatchLimits::client(1 << 20));
-        let append = Append {
-            batch: batch.unwrap(),
-            acks: Acks::Durable,
-            done: Box::new(move |result| *slot.lock().unwrap() = Some(result)),
-        };
+        let append = Append::new(
+            batch.unwrap(),
+            Acks::Durable,
+            Box::new(move |result| *slot.lock().unwrap() = Some(result)),
+        );
         self.handle(part).append(append).map_err(|_| "queue full".to_owned())?;
         let stepper = self.dir.stepper().unwrap();
         for _ in 0..STEPS_MAX {

@@ -88,7 +88,7 @@ fn small_segment() -> Vec<u8> {
         .partition(id, Arc::new(PartitionOptions::default()), Materialised::Unknown)
         .expect("opens");
     for records in 1..=3 {
-        let append = Append { batch: batch(records), acks: Acks::Durable, done: Box::new(|_| {}) };
+        let append = Append::new(batch(records), Acks::Durable, Box::new(|_| {}));
         partition.append(append).expect("room");
         dir.stepper().expect("stepped").run_until_idle();
     }

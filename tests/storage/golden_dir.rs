@@ -124,7 +124,7 @@ fn append(dir: &LogDir, to: &Partition, base: Offset, compression: Compression, 
         let record = RecordRef { timestamp, value: Some(&value), ..RecordRef::default() };
         builder.push(&record).expect("room");
     }
-    let append = Append { batch: checked(builder.build()), acks, done: Box::new(|_| {}) };
+    let append = Append::new(checked(builder.build()), acks, Box::new(|_| {}));
     to.append(append).expect("room in the queue");
     dir.stepper().expect("stepped").run_until_idle();
 }

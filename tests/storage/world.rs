@@ -118,7 +118,7 @@ impl World {
             let before = answers.0.lock().expect("answers").insert(number, result);
             assert_eq!(before, None, "append {number} is answered once");
         });
-        let append = Append { batch: checked(bytes), acks, done };
+        let append = Append::new(checked(bytes), acks, done);
         self.partition.append(append).map_err(|_| ()).expect("room in the queue");
     }
 

@@ -273,7 +273,7 @@ impl<M: Machine> InternalLog<M> {
         let done = move |result| {
             let _ = told.send(result);
         };
-        let mut append = Append { batch, acks: Acks::Durable, done: Box::new(done) };
+        let mut append = Append::new(batch, Acks::Durable, Box::new(done));
         for _ in 0..QUEUE_TRIES {
             match self.partition.append(append) {
                 Ok(()) => return Ok(Pending { records, bytes, answer }),
