@@ -17,7 +17,7 @@ pub struct Append {
     pub acks: Acks,
     /// Who is told.
     pub done: Box<dyn AppendDone>,
-    payload: PayloadSum,
+    payload_crc: u32,
 }
 
 /// Where the answer of an append goes.
@@ -55,12 +55,12 @@ impl Append {
     /// An append. Sums up the payload here, on its sender's thread, while it is in that core's
     /// cache: the log writer does not read it again.
     pub fn new(batch: CheckedBatch, acks: Acks, done: Box<dyn AppendDone>) -> Append {
-        let payload = PayloadSum::of(batch.payload());
-        Append { batch, acks, done, payload }
+        let payload_crc = crc32fast::hash(batch.payload());
+        Append { batch, acks, done, payload_crc }
     }
 
     pub(crate) fn payload_sum(&self) -> PayloadSum {
-        self.payload
+        PayloadSum { bytes: self.batch.payload().len(), crc: self.payload_crc }
     }
 
     /// Bytes it takes in the queue and on disk.

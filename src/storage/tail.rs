@@ -39,15 +39,8 @@ pub struct SegmentTail {
 /// Length and CRC-32 of a batch's bytes behind its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PayloadSum {
-    bytes: usize,
-    crc: u32,
-}
-
-impl PayloadSum {
-    /// Of these bytes.
-    pub(crate) fn of(payload: &[u8]) -> PayloadSum {
-        PayloadSum { bytes: payload.len(), crc: crc32fast::hash(payload) }
-    }
+    pub(crate) bytes: usize,
+    pub(crate) crc: u32,
 }
 
 impl SegmentTail {

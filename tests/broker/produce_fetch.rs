@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use stoplog::broker::{
     Broker, FetchError, FetchPartition, FetchRequest, FetchResponse, NewTopic, OffsetQuery,
-    ProduceError, ReadMode, ShutdownMode, Topic,
+    ProduceError, Produced, ReadMode, ShutdownMode, Topic,
 };
 use stoplog::types::{
     Acks, DurabilityLevel, ErrorKind, Offset, PartitionId, PushbackCode, Timestamp, TopicId,
@@ -277,5 +278,42 @@ fn weaker_levels_are_said_and_a_drain_refuses() {
         assert_eq!(pushback.code, PushbackCode::Draining);
         let created = broker.create_topic(NewTopic::new("late".parse().unwrap(), 1)).await;
         assert_eq!(created.unwrap_err().kind(), ErrorKind::Throttle);
+    });
+}
+
+/// Produces without waking a writer; what was answered comes through the channel.
+fn produce_more(
+    broker: &Broker,
+    topic: &Topic,
+    batch: Bytes,
+) -> tokio::sync::oneshot::Receiver<Result<Produced, ProduceError>> {
+    let (told, answer) = tokio::sync::oneshot::channel();
+    let done = move |outcome| drop(told.send(outcome));
+    broker.produce_more(request(topic, 0, batch), Box::new(done));
+    answer
+}
+
+#[test]
+fn batches_that_announce_more_go_on_their_way_at_the_flush() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, 1, &[]).await;
+        let first = produce_more(&broker, &topic, batch(&["a"]));
+        let second = produce_more(&broker, &topic, batch(&["b"]));
+        broker.flush();
+        assert_eq!(first.await.unwrap().unwrap().base_offset, Offset(0));
+        assert_eq!(second.await.unwrap().unwrap().base_offset, Offset(1));
+    });
+}
+
+#[test]
+fn enough_batches_wake_a_writer_without_a_flush() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, 1, &[]).await;
+        let answers: Vec<_> =
+            (0..10).map(|_| produce_more(&broker, &topic, large_batch(64 << 10))).collect();
+        let first = answers.into_iter().next().unwrap();
+        assert_eq!(first.await.unwrap().unwrap().base_offset, Offset(0));
     });
 }

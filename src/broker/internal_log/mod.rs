@@ -1,5 +1,5 @@
 //! The broker's own logs (catalog, groups, producer ids): the same engine as user data, always
-//! fsync, read back through a pure machine (DESIGN section 7, seam 5).
+//! fsync, read back through a pure machine (DESIGN section 7, seam 4).
 //!
 //! # Promises
 //! - Nothing changes the machine before the record that says so is durable: `commit` appends, waits
