@@ -446,10 +446,12 @@ fn a_queue_full_of_records_still_takes_the_brokers_own() {
     let own = world.dir.partition(id, Arc::new(options), Materialised::Unknown).expect("opens");
     // What is refused is given back unanswered: `done` is dropped.
     let fill = |partition: &Partition| {
-        let append = || Append {
-            batch: checked(batch(&[value(0)], Timestamp(1), None)),
-            acks: Acks::Topic,
-            done: Box::new(|result: Result<Appended, _>| assert!(result.is_ok())),
+        let append = || {
+            Append::new(
+                checked(batch(&[value(0)], Timestamp(1), None)),
+                Acks::Topic,
+                Box::new(|result: Result<Appended, _>| assert!(result.is_ok())),
+            )
         };
         (0..1_000).take_while(|_| partition.append(append()).is_ok()).count()
     };
