@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use stoplog::broker::ShutdownMode;
 use stoplog::client::{
-    Client, ClientError, ClientOptions, Delivered, NewRecord, Producer, ProducerOptions,
-    TrySendError, partition_for_key,
+    Client, ClientError, ClientOptions, ConsumerOptions, Delivered, NewRecord, Producer,
+    ProducerOptions, TrySendError, partition_for_key,
 };
 use stoplog::record::{BatchBuilder, BuilderOptions, Compression, RecordRef};
 use stoplog::types::{Acks, DurabilityLevel, Effects, ErrorCode, ErrorKind, Offset, PartitionId};
@@ -262,4 +262,48 @@ async fn errors_say_what_to_do() {
     record.partition = Some(PartitionId(9));
     let refused = producer.send(record).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::PartitionNotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_answer_is_unreachable_in_bounded_time() {
+    // It accepts and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let options =
+        ClientOptions { connect_timeout: Duration::from_millis(100), ..ClientOptions::default() };
+    let error = within(Client::connect(&address, options)).await.err().unwrap();
+    assert_eq!((error.code(), error.kind()), (ErrorCode::Unreachable, ErrorKind::Closed));
+    assert!(error.is_passing());
+    assert_eq!(error.effects(), Effects::None);
+    // It speaks something else.
+    const HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\n";
+    let other = tokio::spawn(async move {
+        let _first = silent.accept().await.unwrap();
+        let (mut line, _) = silent.accept().await.unwrap();
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut line, &HTTP.repeat(4)).await;
+        std::future::pending::<()>().await;
+    });
+    let options = ClientOptions::default();
+    let error = within(Client::connect(&address, options)).await.err().unwrap();
+    assert!(matches!(error, ClientError::Unreachable { .. } | ClientError::Protocol(_)), "{error}");
+    assert!(!error.to_string().contains("in time"), "{error}");
+    other.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_to_a_broker_that_is_gone_fail_in_bounded_time() {
+    let world = World::start(1).await;
+    let options =
+        ClientOptions { retry_timeout: Duration::from_millis(200), ..ClientOptions::default() };
+    let client = Client::connect(&world.address, options).await.unwrap();
+    let World { dir, broker, server, .. } = world;
+    server.shutdown(ShutdownMode::AtOnce).await;
+    broker.shutdown(ShutdownMode::AtOnce).await;
+    let producer = within(client.producer(&topic(), ProducerOptions::default())).await;
+    assert!(producer.err().unwrap().is_passing());
+    let consumer = within(client.consumer(ConsumerOptions::topic(topic()))).await;
+    assert_eq!(consumer.err().unwrap().code(), ErrorCode::Unreachable);
+    let listed = within(client.admin().list_topics()).await;
+    assert_eq!(listed.err().unwrap().code(), ErrorCode::Unreachable);
+    drop(dir);
 }
