@@ -9,8 +9,9 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 
+use super::answers::Notices;
 use super::lane::{Lane, Sender};
-use super::shared::{Link, Notices, Shared, State};
+use super::shared::{Link, Shared, State};
 use super::window::Window;
 use crate::client::ClientError;
 use crate::client::backoff::Backoff;

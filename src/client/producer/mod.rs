@@ -5,6 +5,7 @@
 //! twice. Memory is bounded by `buffer_bytes`: `send` waits for room, `try_send` says what is in
 //! the way. The broker's grants and refusals are obeyed.
 
+mod answers;
 mod batch_sender;
 mod deadlines;
 mod delivery;
