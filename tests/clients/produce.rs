@@ -63,7 +63,9 @@ async fn lost_answers_and_broken_lines_repeat_nothing() {
 /// A producer that gives up soon.
 async fn impatient(address: &str) -> Producer {
     let options = ProducerOptions {
-        delivery_timeout: Duration::from_millis(400),
+        // Long enough for a busy machine, with nothing to wait for at the disk.
+        delivery_timeout: Duration::from_millis(1_500),
+        acks: Acks::Os,
         ..ProducerOptions::default()
     };
     connect(address).await.producer(&topic(), options).await.unwrap()

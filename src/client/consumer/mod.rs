@@ -3,13 +3,6 @@
 //! The broker pushes batches within the credit this side gives; credit follows what is handed out,
 //! so a slow program holds `memory_bytes` at most. In a group, a partition is given up only between
 //! two calls of `next`, after what was processed is committed.
-//!
-//! Every future of a consumer, and a stream made of it, may be dropped at any point: no record is
-//! lost or skipped, none is committed that was not handed out. `next_exactly` keeps what it had
-//! taken for whoever asks next. So `select!` and timeouts around them are fine.
-//!
-//! A consumer that is dropped leaves its group at once, in the background; what was processed since
-//! the last commit is read again by others. `close` commits first.
 
 mod commit;
 mod lane;
@@ -73,6 +66,13 @@ pub enum Rebalance {
 type Hook = Arc<dyn Fn(&Rebalance) + Send + Sync>;
 
 /// A reader of partitions.
+///
+/// Every future of it, and a stream made of it, may be dropped at any point: no record is lost or
+/// skipped, and none is committed that was not handed out. `next_exactly` keeps what it had taken
+/// for whoever asks next. So `select!` and timeouts around them are fine.
+///
+/// A consumer that is dropped leaves its group at once, in the background; what was handed out since
+/// the last commit is read again by others. `close` commits first.
 pub struct Consumer {
     core: Arc<Core>,
     options: ConsumerOptions,
