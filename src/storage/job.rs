@@ -59,6 +59,14 @@ pub(crate) struct Commit {
     pub file: Arc<dyn File>,
     pub slot: Option<(SlotPlace, Slot)>,
     pub tail: SegmentTail,
+    pub index: Option<Box<IndexPiece>>,
+}
+
+/// Blocks of the active segment's index file, a cache: written in place and not synced.
+pub(crate) struct IndexPiece {
+    pub path: PathBuf,
+    pub position: u64,
+    pub bytes: Vec<u8>,
 }
 
 /// Allocates further ahead.
@@ -133,7 +141,7 @@ impl SyncJob {
         let dir = self.dir.as_ref();
         let outcome = match self.work {
             Work::Commit(mut work) => {
-                let result = work.run();
+                let result = work.run(dir);
                 Outcome::Commit(work, result)
             }
             Work::Extend(work) => {
@@ -169,14 +177,26 @@ impl SyncJob {
 
 impl Commit {
     /// Without space for the slot the data is committed all the same, and nothing is stated.
-    fn run(&mut self) -> Result<(), Fault> {
+    fn run(&mut self, dir: &DirShared) -> Result<(), Fault> {
         if let Some((place, slot)) = &self.slot {
             match write_slot(self.file.as_ref(), *place, slot) {
                 Err(Fault::NoSpace(_)) => self.slot = None,
                 result => result?,
             }
         }
-        self.file.sync().map_err(Fault::Sync)
+        self.file.sync().map_err(Fault::Sync)?;
+        if let Some(Err(e)) = self.index.take().map(|piece| piece.write(dir)) {
+            tracing::debug!("the index was not written on: {e}");
+        }
+        Ok(())
+    }
+}
+
+impl IndexPiece {
+    fn write(&self, dir: &DirShared) -> io::Result<()> {
+        let disk = dir.env.disk.as_ref();
+        let mode = if self.position == 0 { OpenMode::Truncate } else { OpenMode::ReadWrite };
+        write_all_at(disk.open(&self.path, mode)?.as_ref(), &self.bytes, self.position)
     }
 }
 

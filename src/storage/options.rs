@@ -40,6 +40,9 @@ pub struct StorageOptions {
     pub lease_records: i64,
     /// A durable end that no later commit wrote into a slot is written after this much quiet.
     pub slot_flush: Duration,
+    /// The index of the active segment is written on, beside a commit, each time so much was
+    /// committed: what an unclean start has to read again, at most.
+    pub index_flush_bytes: u64,
     /// A partition quiet for this long gets a clean slot, so that the next start scans nothing.
     pub checkpoint_idle: Duration,
     /// How often retention and the reserve file are looked at.
@@ -85,6 +88,7 @@ impl Default for StorageOptions {
             allocate_step_max: 32 << 20,
             lease_records: OFFSET_LEASE,
             slot_flush: Duration::from_secs(1),
+            index_flush_bytes: 64 << 20,
             checkpoint_idle: Duration::from_secs(30),
             housekeeping: Duration::from_secs(10),
             reserve_bytes_max: 64 << 20,

@@ -98,6 +98,15 @@ struct Active {
     place: SlotPlace,
     max_append_time: Timestamp,
     epoch: LeaderEpoch,
+    indexed: Indexed,
+}
+
+/// How far the active segment's index file was written.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    entries: usize,
+    /// Where the data ended then.
+    position: u64,
 }
 
 /// Why the first batch of the backlog has to wait.

@@ -139,11 +139,11 @@ fn clean(region: Region, damage: Damage) -> &'static [Verdict] {
     }
 }
 
-/// Read from the last index entry below the watermark on; only the last batch is above it.
+/// Read from the last index entry below the watermark on: the middle lies behind it, the first batch
+/// before. Only the last batch is above the watermark.
 fn unclean(region: Region, damage: Damage) -> &'static [Verdict] {
     match (region, damage) {
-        (Region::FirstHeader | Region::FirstPayload, _)
-        | (Region::MiddleHeader | Region::MiddlePayload, _) => &[Fenced],
+        (Region::MiddleHeader | Region::MiddlePayload, _) => &[Fenced],
         (Region::LastBatch, Damage::Flip) => &[Cut, Intact],
         (Region::LastBatch, _) => &[Cut, Vanished],
         _ => clean(region, damage),

@@ -82,6 +82,7 @@ pub fn small_storage() -> StorageOptions {
         writers: 1,
         lease_records: 40,
         slot_flush: Duration::from_millis(50),
+        index_flush_bytes: 6_000,
         checkpoint_idle: Duration::from_secs(5),
         housekeeping: Duration::from_secs(1),
         reserve_bytes_max: 4096,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use stoplog::env::sim::{Bias, Crash, Fault};
 use stoplog::record::ProducerStamp;
 use stoplog::storage::{
-    Append, AppendError, Appended, LogDir, Materialised, OpenError, Partition, PartitionOptions,
-    ReadError, StorageOptions,
+    Append, AppendError, Appended, IDENTITY_BYTES, Identity, Index, LogDir, Materialised,
+    OpenError, Partition, PartitionOptions, PartitionPaths, ReadError, StorageOptions,
 };
 use stoplog::types::{
     Acks, Durability, DurabilityLevel, Offset, PartitionHealth, PartitionId, ProducerEpoch,
@@ -461,4 +461,28 @@ fn a_queue_full_of_records_still_takes_the_brokers_own() {
     world.step.run_until_idle();
     assert_eq!(own.offsets().durable_end, Offset(64));
     assert_eq!(fill(&world.partition), 8, "room again");
+}
+
+#[test]
+fn the_index_of_a_long_segment_is_written_on_beside_its_commits() {
+    const FLUSH: u64 = 64 << 10;
+    let (storage, partition) = tiny();
+    let storage = StorageOptions { index_flush_bytes: FLUSH, ..storage };
+    let partition = PartitionOptions { segment_bytes: 8 << 20, ..partition };
+    let world = World::with(31, (storage, partition));
+    for number in 0..200 {
+        world.append(&[value(number).repeat(200)]).expect("appended");
+    }
+    let paths = PartitionPaths::new(world.partition.id());
+    let log = world.disk.read_file(paths.log(Offset(0))).expect("there");
+    let tag = Identity::decode(&log[..IDENTITY_BYTES]).expect("whole").tag();
+    let end = log.iter().rposition(|byte| *byte != 0).expect("data") as u64;
+    let stored = world.disk.read_file(paths.index(Offset(0))).expect("written on");
+    let (index, is_bad) = Index::decode(&stored, tag, Offset(0), end);
+    let last = u64::from(index.entries().last().expect("entries").position);
+    assert!(!is_bad && last + 2 * FLUSH > end, "{last} of {end}");
+    let before = world.read_all(Offset(0));
+    let world = world.reopen_killed();
+    assert_eq!(world.partition.health(), PartitionHealth::Writable);
+    assert_eq!(world.read_all(Offset(0)), before);
 }

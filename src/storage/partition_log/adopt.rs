@@ -11,7 +11,7 @@ use crate::storage::recovery::{
 use crate::storage::segment::{Border, Segment, SegmentParts, SegmentState};
 use crate::types::{Durability, PartitionHealth};
 
-use super::{Active, PartitionLog};
+use super::{Active, Indexed, PartitionLog};
 
 impl PartitionLog {
     /// Recovers a partition that has files and publishes what can be read. Waits for the device.
@@ -123,6 +123,7 @@ impl PartitionLog {
 
     fn active_segment(&self, active: RecoveredActive) -> Active {
         let end = Border::of(&active.tail);
+        let entries = active.index.entries().len();
         let state = SegmentState {
             index_is_pinned: false,
             index: Some(active.index),
@@ -149,6 +150,7 @@ impl PartitionLog {
             place: active.place,
             max_append_time: active.slot.max_append_time,
             epoch: active.identity.leader_epoch,
+            indexed: Indexed { entries, position: active.tail.position },
         }
     }
 }

@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use crate::storage::job::{Caches, Checkpoint, Commit, Fault, Work};
+use crate::storage::job::{Caches, Checkpoint, Commit, Fault, IndexPiece, Work};
 use crate::storage::segment::Border;
 use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
 use crate::storage::snapshot::encode_snapshot;
 use crate::types::{Durability, Offset};
 
-use super::{Active, Blocked, PartitionLog, Round};
+use super::{Active, Blocked, Indexed, PartitionLog, Round};
 
 impl PartitionLog {
     /// The offset before which everything is durable.
@@ -31,14 +31,32 @@ impl PartitionLog {
             return None;
         }
         let slot = self.next_slot();
+        let index = self.index_piece();
         let active = self.active.as_mut()?;
         match active.open_file(&self.dir) {
-            Ok(file) => Some(Work::Commit(Commit { file, slot, tail: active.tail })),
+            Ok(file) => Some(Work::Commit(Commit { file, slot, tail: active.tail, index })),
             Err(e) => {
                 self.stop(&e);
                 None
             }
         }
+    }
+
+    /// The next blocks of the index file, when enough was appended since the last ones.
+    fn index_piece(&mut self) -> Option<Box<IndexPiece>> {
+        let flush_bytes = self.dir.options.index_flush_bytes;
+        let active = self.active.as_mut().filter(|_| self.stopped.is_none())?;
+        if active.tail.position < active.indexed.position + flush_bytes {
+            return None;
+        }
+        let state = active.segment.read();
+        let index = state.index.as_ref()?;
+        let (position, bytes) = index.encode_from(active.segment.tag, active.indexed.entries);
+        let entries = index.entries().len();
+        drop(state);
+        active.indexed = Indexed { entries, position: active.tail.position };
+        let path = self.paths.index(active.segment.base_offset);
+        (!bytes.is_empty()).then(|| Box::new(IndexPiece { path, position, bytes }))
     }
 
     fn is_commit_due(&self, now: Duration) -> bool {

@@ -15,7 +15,7 @@ use crate::storage::slot::{Slot, SlotPlace};
 use crate::storage::tail::SegmentTail;
 use crate::types::Timestamp;
 
-use super::{Active, Blocked, PartitionLog, Round};
+use super::{Active, Blocked, Indexed, PartitionLog, Round};
 
 impl PartitionLog {
     /// The job that makes the segment the backlog waits for.
@@ -173,6 +173,7 @@ impl PartitionLog {
             place: SlotPlace::A,
             max_append_time: Timestamp::NONE,
             epoch: self.epoch,
+            indexed: Indexed { entries: 0, position: tail.position },
         });
     }
 

@@ -78,7 +78,8 @@ pub(super) fn examine_active(
     let stored = StoredIndex::read(disk, paths, base, identity.tag, watermark.position)?;
     let file_bytes = file.len()?;
     let created = identity.created_epoch();
-    let look = Look { file: &file, base, watermark, file_bytes, created };
+    let unclean = slots != Slots::Clean;
+    let look = Look { file: &file, base, watermark, file_bytes, created, unclean };
     let clean = slots == Slots::Clean && look.is_untouched()? && stored.covers(&watermark);
     let reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
     let (rest, written_end) = match clean {
@@ -191,6 +192,7 @@ struct Look<'a> {
     watermark: SegmentTail,
     file_bytes: u64,
     created: LeaderEpoch,
+    unclean: bool,
 }
 
 impl Look<'_> {
@@ -231,7 +233,9 @@ impl Look<'_> {
         let mut scan = self.scan(self.watermark, self.file_bytes);
         scan_to_end(&mut scan, &mut index, |_, _| {})?;
         // Written once now, it spares every later start the same reading.
-        let index_is_stale = stored.is_bad || index != stored.index;
+        // The blocks that a running segment writes on are not synced: they may be in memory alone.
+        let unsynced = self.unclean && !index.entries().is_empty();
+        let index_is_stale = unsynced || stored.is_bad || index != stored.index;
         Ok(Reach { tail: scan.tail, index, index_is_stale, damage })
     }
 
