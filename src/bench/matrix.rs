@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batching, BenchError, Report, Spread, Target, WorkloadOptions, consume, produce};
+use super::latency::LatencySummary;
+use super::{Batching, BenchError, Report, Spread, Target, WorkloadOptions, consume, e2e, produce};
+use crate::record::BATCH_HEADER_BYTES;
 use crate::types::Acks;
 
 /// What a cell measures.
@@ -21,6 +23,9 @@ pub enum Kind {
     ProduceClient,
     /// Consume what was just written.
     Consume,
+    /// Single records at a rate with `durability = fsync`, from due to delivered; on the floor's side
+    /// from due to written and synced.
+    E2e,
 }
 
 /// One combination of options.
@@ -43,6 +48,8 @@ pub struct CellReport {
     pub broker_mb_per_s: Spread,
     /// Broker through floor, pair by pair.
     pub share: Spread,
+    /// Processor seconds of the floor process per GiB.
+    pub floor_cpu_s_per_gib: Spread,
     /// Processor seconds of the broker process per GiB.
     pub broker_cpu_s_per_gib: Spread,
     /// Processor seconds of the broker process per million records.
@@ -53,12 +60,40 @@ pub struct CellReport {
     pub broker_rss_bytes: Spread,
     /// Bytes the broker sent to the device through bytes of batches (produce only).
     pub write_amplification: Spread,
+    /// LatencyPairs (e2e only).
+    pub latency: Option<LatencyPairs>,
 }
+
+/// LatencyPairs of a cell, in milliseconds, and the broker's through the floor's, pair by pair.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyPairs {
+    /// Median of the floor.
+    pub floor_p50_ms: Spread,
+    /// Median of the broker.
+    pub broker_p50_ms: Spread,
+    /// The broker's median through the floor's.
+    pub p50_times: Spread,
+    /// 99th percentile of the floor.
+    pub floor_p99_ms: Spread,
+    /// 99th percentile of the broker.
+    pub broker_p99_ms: Spread,
+    /// The broker's 99th percentile through the floor's.
+    pub p99_times: Spread,
+}
+
+/// Records a second of the e2e cell.
+const E2E_RATE: f64 = 5_000.0;
+/// Measured time of one e2e run, after a second of warm-up.
+const E2E_DURATION: Duration = Duration::from_secs(4);
 
 /// The combinations the project is held to.
 pub fn cells(kinds: &[Kind], count_bytes: u64) -> Vec<Cell> {
     let mut cells = Vec::new();
     for kind in kinds {
+        if *kind == Kind::E2e {
+            cells.push(e2e_cell());
+            continue;
+        }
         for record_bytes in [1024, 100] {
             for batch_bytes in [64 << 10, 1 << 20] {
                 for (connections, partitions) in [(1, 1), (1, 8), (4, 1), (4, 8)] {
@@ -81,6 +116,25 @@ pub fn cells(kinds: &[Kind], count_bytes: u64) -> Vec<Cell> {
     cells
 }
 
+/// One partition, records of 1 KiB, a batch each, no linger.
+fn e2e_cell() -> Cell {
+    let record_bytes = 1024;
+    let options = WorkloadOptions {
+        topic: "matrix".to_owned(),
+        rate: Some(E2E_RATE),
+        duration: E2E_DURATION,
+        warm_up: Duration::from_secs(1),
+        record_bytes,
+        batch_bytes: record_bytes + BATCH_HEADER_BYTES + RECORD_FRAME_BYTES,
+        linger: Duration::ZERO,
+        ..WorkloadOptions::default()
+    };
+    Cell { kind: Kind::E2e, options }
+}
+
+/// Room for the lengths and deltas around a record's value.
+const RECORD_FRAME_BYTES: usize = 64;
+
 /// Runs a cell in `pairs` pairs; `progress` is told each one's share.
 pub async fn run_cell(
     cell: &Cell,
@@ -94,15 +148,24 @@ pub async fn run_cell(
         let first = run_side(cell, one).await?;
         let second = run_side(cell, two).await?;
         let sides = if pair % 2 == 0 { (first, second) } else { (second, first) };
-        progress(pair, sides.1.mb_per_s / sides.0.mb_per_s);
+        progress(pair, compare(cell, &sides));
         reports.push(sides);
     }
     Ok(summary(cell, &reports))
 }
 
+/// What a pair is judged by: the broker's share of the throughput, or its multiple of the median.
+fn compare(cell: &Cell, (floor, broker): &(Report, Report)) -> f64 {
+    match (cell.kind, &floor.latency, &broker.latency) {
+        (Kind::E2e, Some(floor), Some(broker)) => broker.p50_ms / floor.p50_ms,
+        _ => broker.mb_per_s / floor.mb_per_s,
+    }
+}
+
 async fn run_side(cell: &Cell, target: &Target) -> Result<Report, BenchError> {
     let mut options = cell.options.clone();
-    let durability = if cell.kind == Kind::ProduceFsync { "fsync" } else { "os" };
+    let synced = matches!(cell.kind, Kind::ProduceFsync | Kind::E2e);
+    let durability = if synced { "fsync" } else { "os" };
     let settings = [("durability", durability), ("max_message_bytes", "8MiB")];
     let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
     target.create_topic(&options, &settings).await?;
@@ -110,19 +173,30 @@ async fn run_side(cell: &Cell, target: &Target) -> Result<Report, BenchError> {
         options.batching = Batching::Client;
     }
     options.acks = Acks::Topic;
-    let written = produce(target, &options).await?;
-    let report = match cell.kind {
+    let report = run_workload(cell.kind, target, &options).await?;
+    target.delete_topic(&options).await?;
+    Ok(report)
+}
+
+async fn run_workload(
+    kind: Kind,
+    target: &Target,
+    options: &WorkloadOptions,
+) -> Result<Report, BenchError> {
+    if kind == Kind::E2e && target.name == "broker" {
+        return e2e(target, options).await;
+    }
+    let written = produce(target, options).await?;
+    match kind {
         Kind::Consume => {
-            let read = consume(target, &options).await?;
+            let read = consume(target, options).await?;
             if read.bytes != written.bytes {
                 return Err(BenchError::Missing { written: written.bytes, read: read.bytes });
             }
-            read
+            Ok(read)
         }
-        Kind::ProduceOs | Kind::ProduceFsync | Kind::ProduceClient => written,
-    };
-    target.delete_topic(&options).await?;
-    Ok(report)
+        Kind::ProduceOs | Kind::ProduceFsync | Kind::ProduceClient | Kind::E2e => Ok(written),
+    }
 }
 
 fn summary(cell: &Cell, reports: &[(Report, Report)]) -> CellReport {
@@ -134,6 +208,9 @@ fn summary(cell: &Cell, reports: &[(Report, Report)]) -> CellReport {
         floor_mb_per_s: Spread::of(reports.iter().map(|(floor, _)| floor.mb_per_s)),
         broker_mb_per_s: broker(&|report| Some(report.mb_per_s)),
         share: Spread::of(reports.iter().map(|(floor, broker)| broker.mb_per_s / floor.mb_per_s)),
+        floor_cpu_s_per_gib: Spread::of(
+            reports.iter().filter_map(|(floor, _)| floor.broker_cpu_s_per_gib()),
+        ),
         broker_cpu_s_per_gib: broker(&Report::broker_cpu_s_per_gib),
         broker_cpu_s_per_million: broker(&|report| {
             Some(report.broker?.cpu_seconds / (report.records as f64 / 1e6))
@@ -141,10 +218,28 @@ fn summary(cell: &Cell, reports: &[(Report, Report)]) -> CellReport {
         broker_rss_anon_bytes: broker(&|report| Some(report.broker?.rss_anon_bytes as f64)),
         broker_rss_bytes: broker(&|report| Some(report.broker?.rss_bytes as f64)),
         write_amplification: match cell.kind {
-            Kind::Consume => Spread::default(),
+            Kind::Consume | Kind::E2e => Spread::default(),
             _ => broker(&|report| {
                 Some(report.broker?.device_write_bytes as f64 / report.bytes as f64)
             }),
         },
+        latency: (cell.kind == Kind::E2e).then(|| latencies(reports)),
+    }
+}
+
+fn latencies(reports: &[(Report, Report)]) -> LatencyPairs {
+    let spread = |figure: &dyn Fn(&LatencySummary, &LatencySummary) -> f64| {
+        let pairs = reports.iter().filter_map(|(floor, broker)| {
+            Some(figure(floor.latency.as_ref()?, broker.latency.as_ref()?))
+        });
+        Spread::of(pairs)
+    };
+    LatencyPairs {
+        floor_p50_ms: spread(&|floor, _| floor.p50_ms),
+        broker_p50_ms: spread(&|_, broker| broker.p50_ms),
+        p50_times: spread(&|floor, broker| broker.p50_ms / floor.p50_ms),
+        floor_p99_ms: spread(&|floor, _| floor.p99_ms),
+        broker_p99_ms: spread(&|_, broker| broker.p99_ms),
+        p99_times: spread(&|floor, broker| broker.p99_ms / floor.p99_ms),
     }
 }

@@ -23,7 +23,7 @@ pub use e2e::e2e;
 pub use error::BenchError;
 pub use latency::{Latencies, LatencySummary};
 pub use machine::Machine;
-pub use matrix::{Cell, CellReport, Kind, cells, run_cell};
+pub use matrix::{Cell, CellReport, Kind, LatencyPairs, cells, run_cell};
 pub use outcome::Outcome;
 pub use pace::Pace;
 pub use process::Usage;

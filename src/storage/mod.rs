@@ -80,6 +80,7 @@ mod reader;
 mod reserve;
 mod retention;
 mod segment;
+mod state_lock;
 mod writer;
 mod writer_driver;
 

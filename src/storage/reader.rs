@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::error::ReadError;
 use super::partition::PartitionShared;
-use super::segment::{Border, Segment, last_entry};
+use super::segment::{Border, Segment, SegmentState, last_entry};
 use crate::env::read_full_at;
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::types::{Offset, PartitionHealth, Timestamp};
@@ -175,8 +175,8 @@ impl ReadPlan {
         if !segment.has_index() {
             return Ok(());
         }
-        let (start, _) =
-            segment.with_index(|entries, _| self.floor(entries, &segment)).map_err(refused)?;
+        let found = segment.with_index(|entries, state| self.floor(entries, state, &segment));
+        let (start, _) = found.map_err(refused)?;
         let walks = start.offset != self.from;
         let warm = is_near_tail(&segment, start.position)
             || segment
@@ -191,8 +191,9 @@ impl ReadPlan {
         if self.extent.is_some() {
             return Ok(());
         }
-        let (floor, visible) =
-            segment.with_index(|entries, _| self.floor(entries, segment)).map_err(refused)?;
+        let (floor, visible) = segment
+            .with_index(|entries, state| self.floor(entries, state, segment))
+            .map_err(refused)?;
         let mut walk = Walk::new(segment, floor, visible);
         while let Some(next) = walk.peek().map_err(refused)? {
             if next.offset > self.from {
@@ -228,12 +229,17 @@ impl ReadPlan {
     }
 
     /// The border in the index at or before `from`, and the visible end of the segment.
-    fn floor(&self, entries: &[super::index::IndexEntry], segment: &Segment) -> (Border, Border) {
+    fn floor(
+        &self,
+        entries: &[super::index::IndexEntry],
+        state: &SegmentState,
+        segment: &Segment,
+    ) -> (Border, Border) {
         let base = segment.base_offset;
         let entry = last_entry(entries, |e| base + i64::from(e.rel_offset) <= self.from);
         let first = Border { position: super::layout::DATA_START, offset: base };
         let border = entry.map_or(first, |e| border_of(base, e));
-        (border, segment.read_visible())
+        (border, state.visible)
     }
 
     /// The last known border at or before position `goal` and offset `until`.

@@ -11,7 +11,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::DirShared;
 use super::footer::Footer;
@@ -19,6 +19,7 @@ use super::handle_cache::Held;
 use super::index::{Index, IndexEntry};
 use super::layout::PartitionPaths;
 use super::partition::SealedSegment;
+use super::state_lock::{Changing, Reading, StateLock};
 use super::tail::SegmentTail;
 use crate::env::{File, OpenMode, Region};
 use crate::types::{Offset, Timestamp};
@@ -50,7 +51,7 @@ pub(crate) struct Segment {
     last_used: AtomicU64,
     file_bytes: AtomicU64,
     map_bytes: u64,
-    state: RwLock<SegmentState>,
+    state: StateLock<SegmentState>,
     handles: Mutex<Handles>,
 }
 
@@ -105,17 +106,17 @@ impl Segment {
             last_used: AtomicU64::new(0),
             file_bytes: AtomicU64::new(parts.file_bytes),
             map_bytes: parts.map_bytes,
-            state: RwLock::new(parts.state),
+            state: StateLock::new(parts.state),
             handles: Mutex::default(),
         }
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, SegmentState> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn read(&self) -> Reading<'_, SegmentState> {
+        self.state.read()
     }
 
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, SegmentState> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn write(&self) -> Changing<'_, SegmentState> {
+        self.state.write()
     }
 
     /// Where readers stop.

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::children::Server;
-use crate::bench::{Cell, CellReport, Kind, Machine, cells, run_cell};
+use crate::bench::{Cell, CellReport, Kind, LatencyPairs, Machine, Spread, cells, run_cell};
 use crate::cli::connection::block_on;
 use crate::cli::failure::CommandResult;
 use crate::cli::output::{Output, Table};
@@ -15,7 +15,7 @@ use crate::types::{format_bytes, parse_bytes};
 pub struct MatrixArgs {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',')]
-    #[arg(default_values = ["produce-os", "produce-fsync", "consume"])]
+    #[arg(default_values = ["produce-os", "produce-fsync", "consume", "e2e"])]
     kinds: Vec<KindArg>,
     /// Pairs a cell; the median counts.
     #[arg(long, default_value_t = 5)]
@@ -43,6 +43,7 @@ enum KindArg {
     ProduceFsync,
     ProduceClient,
     Consume,
+    E2e,
 }
 
 #[derive(Serialize)]
@@ -69,12 +70,23 @@ pub fn run(args: &MatrixArgs, out: &mut Output) -> CommandResult {
         "share",
         "min",
         "max",
+        "floor CPU",
         "CPU s/GiB",
         "CPU s/M rec",
         "RssAnon",
         "write amp",
     ];
     let mut table = Table::new(&columns);
+    let mut latencies = Table::new(&[
+        "end to end",
+        "rate",
+        "floor p50",
+        "ours p50",
+        "times",
+        "floor p99",
+        "ours p99",
+        "times",
+    ]);
     block_on(async {
         for cell in args.cells() {
             let sides = (&floor.target, &broker.target);
@@ -83,9 +95,13 @@ pub fn run(args: &MatrixArgs, out: &mut Output) -> CommandResult {
             let report = run_cell(&cell, args.pairs, sides, progress).await?;
             out.json(&MatrixReport { machine: &machine, report: &report })?;
             out.flush()?;
-            table.row(row(&report));
+            match &report.latency {
+                Some(latency) => latencies.row(latency_row(&report.cell, latency)),
+                None => table.row(row(&report)),
+            }
         }
-        out.table(&table)
+        out.table(&table)?;
+        if args.kinds.contains(&KindArg::E2e) { out.table(&latencies) } else { Ok(()) }
     })
 }
 
@@ -110,6 +126,7 @@ impl KindArg {
             KindArg::ProduceFsync => Kind::ProduceFsync,
             KindArg::ProduceClient => Kind::ProduceClient,
             KindArg::Consume => Kind::Consume,
+            KindArg::E2e => Kind::E2e,
         }
     }
 }
@@ -126,7 +143,7 @@ fn describe(cell: &Cell) -> String {
     )
 }
 
-fn row(report: &CellReport) -> [String; 14] {
+fn row(report: &CellReport) -> [String; 15] {
     let options = &report.cell.options;
     let two = |figure: f64| format!("{figure:.2}");
     [
@@ -140,9 +157,25 @@ fn row(report: &CellReport) -> [String; 14] {
         two(report.share.median),
         two(report.share.min),
         two(report.share.max),
+        two(report.floor_cpu_s_per_gib.median),
         two(report.broker_cpu_s_per_gib.median),
         two(report.broker_cpu_s_per_million.median),
         format_bytes(report.broker_rss_anon_bytes.max as u64),
         two(report.write_amplification.median),
+    ]
+}
+
+fn latency_row(cell: &Cell, latency: &LatencyPairs) -> [String; 8] {
+    let ms = |figure: Spread| format!("{:.2} ms", figure.median);
+    let times = |figure: Spread| format!("{:.1}", figure.median);
+    [
+        format_bytes(cell.options.record_bytes as u64),
+        format!("{:.0}/s", cell.options.rate.unwrap_or_default()),
+        ms(latency.floor_p50_ms),
+        ms(latency.broker_p50_ms),
+        times(latency.p50_times),
+        ms(latency.floor_p99_ms),
+        ms(latency.broker_p99_ms),
+        times(latency.p99_times),
     ]
 }
