@@ -301,6 +301,7 @@ pub fn inspect_manifest(disk: &dyn Disk, path: &Path) -> io::Result<ManifestView
         state: match entry.state {
             SegmentState::Creating => "creating",
             SegmentState::Active => "active",
+            SegmentState::Sealing(_) => "sealing",
             SegmentState::Sealed(_) => "sealed",
             SegmentState::Deleting(_) => "deleting",
         },

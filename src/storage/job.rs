@@ -38,6 +38,7 @@ pub(crate) enum Work {
     Commit(Commit),
     Extend(Extend),
     Open(Box<OpenSegment>),
+    Seal(Box<SealWork>),
     Trim(Box<Trim>),
     Cleanup(Cleanup),
     Checkpoint(Box<Checkpoint>),
@@ -48,6 +49,7 @@ pub(crate) enum Outcome {
     Commit(Commit, Result<(), Fault>),
     Extend(u64, io::Result<()>),
     Open(Box<OpenSegment>, Result<Opened, Fault>),
+    Seal(Box<SealWork>, Result<(), Fault>),
     Trim(Box<Trim>, Result<(), Fault>),
     Cleanup(Cleanup, Result<(), Fault>),
     Checkpoint(Box<Checkpoint>, Result<(), Fault>),
@@ -56,10 +58,14 @@ pub(crate) enum Outcome {
 
 /// Makes everything written so far durable, and states what the last one made durable.
 pub(crate) struct Commit {
+    /// Which segment it is.
+    pub base: Offset,
     pub file: Arc<dyn File>,
     pub slot: Option<(SlotPlace, Slot)>,
     pub tail: SegmentTail,
     pub index: Option<Box<IndexPiece>>,
+    /// Few bytes: whoever waits for it waits for a moment.
+    pub short: bool,
 }
 
 /// Blocks of the active segment's index file, a cache: written in place and not synced.
@@ -76,12 +82,10 @@ pub(crate) struct Extend {
     pub to: u64,
 }
 
-/// Seals the segment before, if there is one, and makes the next.
+/// Says durably that the segment before is full, if there is one, and makes the next.
 pub(crate) struct OpenSegment {
     pub paths: Arc<PartitionPaths>,
     pub manifest: Manifest,
-    pub seal: Option<SealWork>,
-    pub caches: Caches,
     pub identity: Identity,
     pub slot: Slot,
     pub allocate: u64,
@@ -89,15 +93,15 @@ pub(crate) struct OpenSegment {
     pub first: bool,
     /// Whose the segment is: the reserve is not there for user data.
     pub on_full: OnFull,
-    /// How far it got: the segment before is sealed, on disk and in `manifest`.
-    pub sealed: bool,
 }
 
-/// The end of a segment.
+/// The end of a segment whose data is durable: a footer on the device says so.
 pub(crate) struct SealWork {
     pub file: Arc<dyn File>,
     pub base: Offset,
     pub footer: Footer,
+    pub caches: Caches,
+    pub on_full: OnFull,
 }
 
 /// Files that recovery can do without: it only takes longer.
@@ -106,6 +110,8 @@ pub(crate) struct Caches {
     pub files: Vec<(PathBuf, Vec<u8>)>,
     /// Older ones that these replace.
     pub outdated: Vec<PathBuf>,
+    /// Offset of the snapshot among them.
+    pub snapshot: Option<Offset>,
 }
 
 /// A new segment, ready for its first append.
@@ -128,8 +134,10 @@ pub(crate) struct Cleanup {
     pub gone: Vec<Offset>,
 }
 
-/// Writes the caches and then a clean slot.
+/// Writes the caches, what the manifest does not say yet, and then a clean slot.
 pub(crate) struct Checkpoint {
+    pub paths: Arc<PartitionPaths>,
+    pub manifest: Option<Manifest>,
     pub file: Arc<dyn File>,
     pub caches: Caches,
     pub slot: (SlotPlace, Slot),
@@ -151,6 +159,10 @@ impl SyncJob {
                 let result = work.run(dir);
                 Outcome::Open(work, result)
             }
+            Work::Seal(work) => {
+                let result = work.run(dir);
+                Outcome::Seal(work, result)
+            }
             Work::Trim(mut work) => {
                 let (paths, manifest) = (&work.paths, &mut work.manifest);
                 let result = write_manifest(dir, paths, manifest, OnFull::SpendReserve);
@@ -160,7 +172,7 @@ impl SyncJob {
                 let result = work.run(dir);
                 Outcome::Cleanup(work, result)
             }
-            Work::Checkpoint(work) => {
+            Work::Checkpoint(mut work) => {
                 let result = work.run(dir);
                 Outcome::Checkpoint(work, result)
             }
@@ -169,9 +181,23 @@ impl SyncJob {
         SyncDone { key: self.key, outcome }
     }
 
-    /// Whether it is a commit: short, and somebody waits for it.
-    pub fn is_commit(&self) -> bool {
-        matches!(self.work, Work::Commit(_))
+    /// Whether it is a commit of few bytes: short, and somebody waits for it.
+    pub fn is_short_commit(&self) -> bool {
+        matches!(&self.work, Work::Commit(commit) if commit.short)
+    }
+
+    /// What it does, in a word: for traces and for tests that hold one kind back.
+    pub fn name(&self) -> &'static str {
+        match self.work {
+            Work::Commit(_) => "commit",
+            Work::Extend(_) => "extend",
+            Work::Open(_) => "open",
+            Work::Seal(_) => "seal",
+            Work::Trim(_) => "trim",
+            Work::Cleanup(_) => "cleanup",
+            Work::Checkpoint(_) => "checkpoint",
+            Work::Remove(_) => "remove",
+        }
     }
 }
 
@@ -205,12 +231,6 @@ impl OpenSegment {
         if self.first {
             self.make_directory(dir)?;
         }
-        if let Some(seal) = self.seal.as_ref().filter(|_| !self.sealed) {
-            seal.run(dir, self.on_full)?;
-            self.manifest.seal(seal.base, &seal.footer);
-            self.sealed = true;
-        }
-        self.caches.write(dir)?;
         let base = self.identity.base_offset;
         if self.manifest.segment(base).is_none() {
             self.manifest.creating(base);
@@ -253,12 +273,13 @@ impl OpenSegment {
 
 impl SealWork {
     /// Footer behind the data, the rest of the file cut off, all of it durable.
-    fn run(&self, dir: &DirShared, on_full: OnFull) -> Result<(), Fault> {
+    fn run(&self, dir: &DirShared) -> Result<(), Fault> {
         let position = self.footer.tail.position;
         let bytes = self.footer.encode();
-        dir.on_full(on_full, || write_all_at(self.file.as_ref(), &bytes, position))?;
+        dir.on_full(self.on_full, || write_all_at(self.file.as_ref(), &bytes, position))?;
         self.file.set_len(self.footer.file_bytes())?;
-        self.file.sync().map_err(Fault::Sync)
+        self.file.sync().map_err(Fault::Sync)?;
+        self.caches.write(dir)
     }
 }
 
@@ -285,8 +306,11 @@ impl Caches {
 }
 
 impl Checkpoint {
-    fn run(&self, dir: &DirShared) -> Result<(), Fault> {
+    fn run(&mut self, dir: &DirShared) -> Result<(), Fault> {
         self.caches.write(dir)?;
+        if let Some(manifest) = self.manifest.as_mut() {
+            write_manifest(dir, &self.paths, manifest, OnFull::SpendReserve)?;
+        }
         let (place, slot) = &self.slot;
         write_slot(self.file.as_ref(), *place, slot)?;
         self.file.sync().map_err(Fault::Sync)

@@ -18,13 +18,14 @@
 //! | end - 4 | 4 | CRC-32 of all bytes before |
 //!
 //! A segment: base offset i64, next offset i64, data end u64, data CRC u32, chain CRC u32, state u8
-//! (1 creating, 2 active, 3 sealed, 4 deleting), zero 7 bytes; next offset, data end and the CRCs are
-//! zero until it is sealed. A gap: first offset i64, next offset i64, time i64 ms, cause u8 (1 = loss
+//! (1 creating, 2 active, 3 sealed, 4 deleting, 5 sealing), zero 7 bytes; next offset, data end and
+//! the CRCs are zero while it is creating or active. A gap: first offset i64, next offset i64, time i64 ms, cause u8 (1 = loss
 //! accepted by repair), zero 7 bytes.
 //!
 //! # Invariants
-//! Bases ascend strictly; only the last entry may be creating or active; the next offset of a sealed
-//! segment is at most the base of the one behind it.
+//! Bases ascend strictly; only the last entry may be creating or active; behind a sealing segment
+//! there are only sealing, creating and active ones; the next offset of a sealing or sealed segment is
+//! at most the base of the one behind it.
 
 use uuid::Uuid;
 
@@ -85,13 +86,15 @@ pub enum SegmentState {
     Creating,
     /// Its file is durable and takes appends.
     Active,
+    /// It is full and takes no more appends; its data and its footer need not be durable yet.
+    Sealing(Seal),
     /// It will never change.
     Sealed(Seal),
     /// Its files are about to be removed.
     Deleting(Seal),
 }
 
-/// What is known for ever about a sealed segment, twice: here and in its footer.
+/// What is known for ever about a full segment, twice: here and in its footer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
     /// Offset behind its last record.
@@ -225,7 +228,12 @@ impl Manifest {
         self.set(base, SegmentState::Active);
     }
 
-    /// Fact: the segment at `base` is sealed (from `active`).
+    /// Fact: the segment at `base` is full (from `active`); it takes no more appends.
+    pub fn sealing(&mut self, base: Offset, footer: &Footer) {
+        self.set(base, SegmentState::Sealing(footer.into()));
+    }
+
+    /// Fact: the segment at `base` and its footer are durable.
     pub fn seal(&mut self, base: Offset, footer: &Footer) {
         self.set(base, SegmentState::Sealed(footer.into()));
     }
@@ -270,15 +278,15 @@ impl Manifest {
     fn is_ordered(&self) -> bool {
         let follows = |a: &SegmentEntry, b: &SegmentEntry| match a.state {
             SegmentState::Creating | SegmentState::Active => false,
-            SegmentState::Sealed(seal) | SegmentState::Deleting(seal) => {
+            SegmentState::Sealing(_) if b.is_sealed() => false,
+            SegmentState::Sealing(seal)
+            | SegmentState::Sealed(seal)
+            | SegmentState::Deleting(seal) => {
                 a.base_offset < b.base_offset && seal.next_offset <= b.base_offset
             }
         };
-        let sane = |entry: &SegmentEntry| match entry.state {
-            SegmentState::Sealed(seal) | SegmentState::Deleting(seal) => {
-                entry.base_offset <= seal.next_offset
-            }
-            _ => true,
+        let sane = |entry: &SegmentEntry| {
+            entry.seal().is_none_or(|seal| entry.base_offset <= seal.next_offset)
         };
         let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
         let gap_pairs = self.gaps.iter().zip(self.gaps.iter().skip(1));
@@ -290,12 +298,18 @@ impl Manifest {
 }
 
 impl SegmentEntry {
-    /// What is known of it once it is sealed.
+    /// What is known of it once it is full.
     pub fn seal(&self) -> Option<Seal> {
         match self.state {
-            SegmentState::Sealed(seal) | SegmentState::Deleting(seal) => Some(seal),
+            SegmentState::Sealing(seal)
+            | SegmentState::Sealed(seal)
+            | SegmentState::Deleting(seal) => Some(seal),
             SegmentState::Creating | SegmentState::Active => None,
         }
+    }
+
+    fn is_sealed(&self) -> bool {
+        matches!(self.state, SegmentState::Sealed(_) | SegmentState::Deleting(_))
     }
 
     fn write(&self, fields: FieldWriter) -> FieldWriter {
@@ -305,6 +319,7 @@ impl SegmentEntry {
             SegmentState::Active => (none, 2),
             SegmentState::Sealed(seal) => (seal, 3),
             SegmentState::Deleting(seal) => (seal, 4),
+            SegmentState::Sealing(seal) => (seal, 5),
         };
         let range = fields.i64(self.base_offset.0).i64(seal.next_offset.0).u64(seal.data_end);
         range.u32(seal.data_crc).u32(seal.chain_crc).u8(state).bytes(&[0; 7])
@@ -323,6 +338,7 @@ impl SegmentEntry {
             2 => SegmentState::Active,
             3 => SegmentState::Sealed(seal),
             4 => SegmentState::Deleting(seal),
+            5 => SegmentState::Sealing(seal),
             _ => return Err(fields.bad("state")),
         };
         fields.zeros::<7>()?;
@@ -372,6 +388,7 @@ pub(crate) mod tests {
             segments: vec![
                 entry(0, SegmentState::Deleting(seal(3))),
                 entry(3, SegmentState::Sealed(seal(10))),
+                entry(12, SegmentState::Sealing(seal(20))),
                 entry(30, SegmentState::Active),
             ],
             gaps: vec![Gap { first: Offset(5), next: Offset(7), at: Timestamp(1) }],
@@ -382,7 +399,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_written_is_read() {
         assert_eq!(Manifest::decode(&example().encode()), Ok(example()));
-        assert_eq!(example().encode().len(), 80 + 3 * 40 + 32 + 4);
+        assert_eq!(example().encode().len(), 80 + 4 * 40 + 32 + 4);
     }
 
     #[test]
@@ -408,9 +425,12 @@ pub(crate) mod tests {
         let mut tail = crate::storage::slot::tests::example().tail;
         tail.next_offset = Offset(10);
         let footer = Footer { tag: 1, tail, max_append_time: Timestamp(0) };
-        manifest.seal(Offset(0), &footer);
+        manifest.sealing(Offset(0), &footer);
         manifest.creating(Offset(10));
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest.clone()));
+        assert_eq!(manifest.trim(Offset(10)), [], "what is not sealed yet stays");
+        manifest.log_start = Offset(0);
+        manifest.seal(Offset(0), &footer);
         assert_eq!(manifest.trim(Offset(9)), []);
         assert_eq!(manifest.trim(Offset(10)), [Offset(0)]);
         assert_eq!(manifest.trim(Offset(5)), [Offset(0)], "the log start never goes back");
@@ -424,6 +444,15 @@ pub(crate) mod tests {
     fn two_open_segments_are_a_defect() {
         let mut manifest = example();
         manifest.creating(Offset(40));
+        manifest.encode();
+    }
+
+    #[test]
+    #[should_panic(expected = "out of order")]
+    fn nothing_is_sealed_behind_a_segment_that_is_not() {
+        let mut manifest = example();
+        let late = |base, state| SegmentEntry { base_offset: Offset(base), state };
+        manifest.segments.insert(3, late(20, SegmentState::Sealed(seal(30))));
         manifest.encode();
     }
 

@@ -27,6 +27,10 @@ pub struct StorageOptions {
     pub queue_batches_max: usize,
     /// Bytes a writer takes from its queue at once: what a first sync waits for.
     pub round_bytes_max: usize,
+    /// Segments of a partition that may be full and not sealed yet; at so many the next roll waits
+    /// for the oldest. Bounds what a power cut can take from a topic that is not synced by its acks,
+    /// what recovery reads, and open files: 8 are 1 GiB at the default size.
+    pub sealing_segments_max: usize,
     /// Bytes of one write call.
     pub write_bytes_max: usize,
     /// Open files that are kept for reading, beside one per partition with unsynced writes.
@@ -82,6 +86,7 @@ impl Default for StorageOptions {
             queue_bytes_max: 32 << 20,
             queue_batches_max: 1 << 16,
             round_bytes_max: 4 << 20,
+            sealing_segments_max: 8,
             write_bytes_max: 4 << 20,
             files_max: 512,
             maps_max: 4096,

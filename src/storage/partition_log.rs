@@ -2,14 +2,14 @@
 //! it appends from its backlog, and hands out jobs for everything that may take the device's time.
 //!
 //! A step does, in this order: refuse what can never be done, append what can be appended now,
-//! start at most one job on the active file. A finished job is brought back by `finish`; then the
+//! start at most one job on the active file, and one on the full segments before it. A finished job is brought back by `finish`; then the
 //! machine is stepped again. The simulator does the same without threads.
 //!
 //! Deliberately absent: threads, locks held over I/O, knowledge of other partitions.
 //!
 //! # Invariants
-//! - One job at a time writes the active file's header or the manifest: one `fdatasync` in flight
-//!   per file, each slot states what the one before covered.
+//! - One job at a time writes a file's header, one the manifest: one `fdatasync` in flight per file,
+//!   each slot states what the one before covered.
 //! - `active.durable.position <= active.tail.position <= active.allocated`.
 //! - No batch is written while the synced slot is clean or its lease does not cover the offsets.
 
@@ -18,6 +18,7 @@ mod append_round;
 mod commit_round;
 mod orders;
 mod roll;
+mod seal;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 use append_round::Staging;
 use orders::Orders;
+use seal::Seals;
 
 /// The moment of a step, and where its jobs go.
 pub(crate) struct Round<'a> {
@@ -64,12 +66,13 @@ pub(crate) struct PartitionLog {
     /// The offset of the next record.
     next: Offset,
     active: Option<Active>,
+    seals: Seals,
     backlog: VecDeque<Append>,
     blocked: Option<Blocked>,
     staging: Staging,
     acks: PendingAcks,
     orders: Orders,
-    /// The job that has the active file's header and the manifest.
+    /// The job that has the manifest.
     in_flight: bool,
     extending: bool,
     cleanup: CleanupState,
@@ -98,6 +101,8 @@ struct Active {
     place: SlotPlace,
     max_append_time: Timestamp,
     epoch: LeaderEpoch,
+    /// A commit is in flight.
+    committing: bool,
     indexed: Indexed,
 }
 
@@ -152,6 +157,7 @@ impl PartitionLog {
             epoch: LeaderEpoch(0),
             next: Offset::ZERO,
             active: None,
+            seals: Seals::default(),
             backlog: VecDeque::new(),
             blocked: None,
             staging: Staging::default(),
@@ -177,7 +183,7 @@ impl PartitionLog {
 
     /// Whether it was closed or deleted and can be dropped.
     pub(crate) fn is_finished(&self) -> bool {
-        self.orders.finished && !self.in_flight && !self.extending && !self.cleanup.in_flight
+        self.orders.finished && !self.is_busy() && !self.cleanup.in_flight
     }
 
     /// Takes a batch into the backlog; the next step appends it.
@@ -199,7 +205,7 @@ impl PartitionLog {
     pub(crate) fn step(&mut self, round: &mut Round<'_>) {
         self.refuse_after_fault();
         self.append_backlog(round);
-        self.forget_removed_segments();
+        self.catch_up_manifest();
         self.start_job(round);
     }
 
@@ -208,6 +214,7 @@ impl PartitionLog {
         match done.outcome {
             Outcome::Commit(commit, result) => self.finish_commit(commit, result, round),
             Outcome::Open(work, result) => self.finish_open(*work, result, round),
+            Outcome::Seal(work, result) => self.finish_seal(*work, result),
             Outcome::Trim(trim, result) => self.finish_trim(*trim, result),
             Outcome::Checkpoint(work, result) => self.finish_checkpoint(*work, result, round),
             Outcome::Cleanup(cleanup, result) => self.finish_cleanup(cleanup, result),
@@ -218,7 +225,7 @@ impl PartitionLog {
 
     /// When it wants to be stepped though nothing arrives.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        if self.in_flight || self.stopped.is_some() {
+        if self.in_flight || self.is_committing() || self.stopped.is_some() {
             return None;
         }
         let commit = self.commit_deadline();
@@ -243,23 +250,48 @@ impl PartitionLog {
     }
 
     fn start_job(&mut self, round: &mut Round<'_>) {
-        if self.in_flight || self.dir.latch.is_closed() {
-            self.finish_orders();
-            return;
+        if !self.in_flight && !self.dir.latch.is_closed() {
+            if let Some(work) = self.next_work(round) {
+                self.send(work, round);
+            }
+            self.start_cleanup(round);
+            self.extend_ahead(round);
         }
-        let work = None
-            .or_else(|| self.removal_work())
-            .or_else(|| self.open_work(round))
-            .or_else(|| self.commit_work(round))
-            .or_else(|| self.trim_work())
-            .or_else(|| self.checkpoint_work(round));
-        if let Some(work) = work {
-            self.in_flight = true;
-            self.send(work, round);
-        }
-        self.start_cleanup(round);
-        self.extend_ahead(round);
+        self.start_seal(round);
         self.finish_orders();
+    }
+
+    /// A commit does not keep the next segment from being made: its file goes on to be sealed.
+    fn next_work(&mut self, round: &Round<'_>) -> Option<Work> {
+        let work = None.or_else(|| self.removal_work()).or_else(|| self.open_work(round));
+        self.in_flight = work.is_some();
+        if work.is_some() || self.is_committing() {
+            return work;
+        }
+        let commit = self.commit_work(round);
+        if commit.is_some() {
+            return commit;
+        }
+        let work = None.or_else(|| self.trim_work()).or_else(|| self.checkpoint_work(round));
+        self.in_flight = work.is_some();
+        work
+    }
+
+    fn is_committing(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.committing)
+    }
+
+    /// Whether a job uses a segment or the manifest.
+    fn is_busy(&self) -> bool {
+        self.in_flight || self.extending || self.is_committing() || self.seals.are_busy()
+    }
+
+    /// What happened to segments beside the job that held the manifest.
+    fn catch_up_manifest(&mut self) {
+        if !self.in_flight {
+            self.forget_removed_segments();
+            self.note_sealed();
+        }
     }
 
     fn send(&self, work: Work, round: &mut Round<'_>) {

@@ -11,7 +11,7 @@
 //! - Nothing that no durable intent explains is deleted: it goes to `quarantine/` and is reported.
 //!
 //! `table.rs` decides, `scan.rs` reads batches, `examine.rs` finds out; `finish.rs` has the order of
-//! writes, of which `intents.rs`, `open.rs` and `caches.rs` carry out one part each.
+//! writes, of which `intents.rs`, `open.rs`, `sealing.rs` and `caches.rs` carry out one part each.
 //! Deliberately absent: threads, the clock, knowledge of other partitions.
 
 mod caches;
@@ -23,6 +23,7 @@ mod open;
 mod replay;
 pub(crate) mod scan;
 pub(crate) mod sealed;
+mod sealing;
 mod table;
 
 use std::io;

@@ -100,6 +100,15 @@ impl Sample {
         self.put(&segment);
     }
 
+    /// Adds a segment that was full at `tail`, and not sealed.
+    pub(crate) fn add_sealing(&mut self, segment: &SampleSegment, tail: SegmentTail) {
+        let base = segment.identity.base_offset;
+        let footer = Footer { tag: segment.slot.tag, tail, max_append_time: Timestamp(5) };
+        self.manifest.creating(base);
+        self.manifest.sealing(base, &footer);
+        self.put(segment);
+    }
+
     /// Adds the segment that takes appends, with its manifest.
     pub(crate) fn add_active(&mut self, segment: &SampleSegment) {
         self.manifest.creating(segment.identity.base_offset);

@@ -1,7 +1,7 @@
 //! Threads for writers: one per writer, and a pool for jobs that wait for the device, started as
 //! needed. All decisions are in `WriterCore`; this only carries jobs about.
 //!
-//! When a round leaves exactly one commit and nothing has arrived meanwhile, the writer's thread
+//! When a round leaves exactly one short commit and nothing has arrived meanwhile, the writer's thread
 //! runs it itself: two thread switches less on the way of a lone producer, and nobody else to be
 //! held up. As soon as anything waits, commits go to the pool and appends overlap with them.
 
@@ -57,7 +57,7 @@ fn drive(mut core: WriterCore, pool: &Arc<SyncPool>) {
     let queue = Arc::clone(core.queue());
     while !queue.is_closed() {
         let mut report = core.run_round(core.now());
-        let lone = report.jobs.len() == 1 && report.jobs.iter().all(SyncJob::is_commit);
+        let lone = report.jobs.len() == 1 && report.jobs.iter().all(SyncJob::is_short_commit);
         if lone && queue.is_empty() {
             for job in report.jobs.drain(..) {
                 core.sync_done(job.execute());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stoplog::env::sim::{Bias, Crash, SimDisk};
 use stoplog::env::{Rng, SeededRng};
+use stoplog::storage::Finding;
 
 use crate::history::{self, ALIEN};
 use crate::model::Cut;
@@ -29,6 +30,10 @@ struct Tally {
     recovered_twice: AtomicU64,
     crashed_twice: AtomicU64,
     probes: AtomicU64,
+    /// Steps at which several segments of a partition were full and not sealed.
+    sealing: AtomicU64,
+    /// Images in which a full segment was torn, and later ones were set aside with it.
+    set_aside: AtomicU64,
 }
 
 impl Tally {
@@ -41,6 +46,7 @@ impl Tally {
 fn explore(seed: u64, tally: &Tally) -> Result<u64, String> {
     let plan = history::plan_of(seed);
     let mut world = World::new(seed, plan)?;
+    world.slow_syncs = seed.is_multiple_of(3);
     let choices = SeededRng::new(seed ^ 0xc4a5_1e5e);
     let mut alien = false;
     let mut trace = 0_u64;
@@ -55,6 +61,9 @@ fn explore(seed: u64, tally: &Tally) -> Result<u64, String> {
         }
         let context = |e: String| format!("step {number}: {e}");
         world.absorb().map_err(context)?;
+        if world.sealing() > 1 {
+            Tally::count(&tally.sealing);
+        }
         if !alien && seed.is_multiple_of(4) && number > STEPS / 4 {
             alien = history::plant_alien(&world.disk, &world);
         }
@@ -102,6 +111,11 @@ fn look_at_image(
         image.record_snapshots();
     }
     let opened = world.check_image(image, cut)?;
+    let findings = opened.handles.iter().flatten().flat_map(|handle| handle.findings());
+    let moved = |kept: &str| kept.ends_with("-0.bin");
+    if findings.into_iter().any(|f| matches!(f, Finding::TornCut { kept, .. } if moved(kept))) {
+        Tally::count(&tally.set_aside);
+    }
     if alien && !holds_file(image, ALIEN) {
         return Err("recovery lost a file that is not its own".to_owned());
     }
@@ -236,6 +250,8 @@ fn no_crash_loses_or_invents_anything() {
         }
     });
     println!("seeds {first}..{}: {tally:?}", next.load(Ordering::Relaxed));
+    assert!(tally.sealing.load(Ordering::Relaxed) > 500, "rolls wait for syncs");
+    assert!(tally.set_aside.load(Ordering::Relaxed) > 100, "no full segment is ever torn");
 }
 
 #[test]

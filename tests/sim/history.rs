@@ -40,7 +40,9 @@ pub fn plan_of(seed: u64) -> Plan {
         })
         .collect();
     let lease_records = 4 + i64::try_from(rng.below(60)).unwrap();
-    Plan { storage: StorageOptions { lease_records, ..small_storage() }, parts }
+    let sealing_segments_max = 1 + usize::try_from(rng.below(6)).unwrap();
+    let storage = StorageOptions { lease_records, sealing_segments_max, ..small_storage() };
+    Plan { storage, parts }
 }
 
 /// Does one random step. Answers are not taken in: the caller looks at the disk first.
@@ -53,7 +55,10 @@ pub fn step(world: &mut World) -> Result<(), String> {
         }
         62..84 if !world.jobs.is_empty() => {
             let number = world.below(world.jobs.len());
-            world.execute(number);
+            let waits = ["commit", "seal"].contains(&world.jobs[number].name());
+            if !(world.slow_syncs && waits) || world.one_in(6) {
+                world.execute(number);
+            }
         }
         62..84 => {
             world.round();

@@ -106,6 +106,8 @@ pub struct Recovered {
     pub visible_end: i64,
     pub log_end: i64,
     pub batches: Vec<Found>,
+    /// What the start said.
+    pub findings: Vec<String>,
 }
 
 impl Recovered {
@@ -117,7 +119,8 @@ impl Recovered {
             .map(|b| format!("{}..{}@{}", b.base(), b.next(), b.header.leader_epoch.0))
             .collect();
         let ends = (self.start, self.visible_end, self.log_end);
-        format!("{:?} {ends:?} [{}]", self.health, batches.join(" "))
+        let found = self.findings.join("; ");
+        format!("{:?} {ends:?} [{}] ({found})", self.health, batches.join(" "))
     }
 }
 

@@ -68,6 +68,8 @@ pub struct World {
     pub dir: Option<LogDir>,
     pub stepper: Option<Stepper>,
     pub jobs: Vec<SyncJob>,
+    /// Syncs take long: many appends and rolls happen meanwhile.
+    pub slow_syncs: bool,
     /// Faults are planted: a read may fail, and is then tried again later.
     pub tolerates_read_errors: bool,
     answers: Arc<Mutex<Vec<Answer>>>,
@@ -124,6 +126,7 @@ impl World {
             dir: None,
             stepper: None,
             jobs: Vec::new(),
+            slow_syncs: false,
             tolerates_read_errors: false,
             answers: Arc::default(),
             starts: 0,
@@ -239,11 +242,16 @@ impl World {
 
     /// Rounds and jobs until nothing is left to do.
     pub fn settle(&mut self) -> Result<(), String> {
+        self.settle_without(&[])
+    }
+
+    /// The same while jobs of some kinds wait.
+    pub fn settle_without(&mut self, held: &[&str]) -> Result<(), String> {
         let mut idle = 0;
         for _ in 0..STEPS_MAX {
             self.round();
-            if !self.jobs.is_empty() {
-                self.execute(0);
+            if let Some(job) = self.jobs.iter().position(|job| !held.contains(&job.name())) {
+                self.execute(job);
                 idle = 0;
             } else if idle == IDLE_ROUNDS {
                 return self.absorb();
@@ -252,6 +260,15 @@ impl World {
             }
         }
         Err("the writer never comes to rest".to_owned())
+    }
+
+    /// Most segments of a partition that are full and not sealed.
+    pub fn sealing(&self) -> usize {
+        let of = |part: &Part| {
+            let open = part.handle.segment_count() - part.handle.sealed_segments().len();
+            open.saturating_sub(1)
+        };
+        self.parts.iter().map(of).max().unwrap_or(0)
     }
 
     /// Takes in answers, and reads what became visible.
@@ -479,6 +496,7 @@ pub fn recovered(partition: &Partition) -> Result<Recovered, String> {
         visible_end: ends.visible_end.0,
         log_end: ends.log_end.0,
         batches,
+        findings: partition.findings().iter().map(ToString::to_string).collect(),
     })
 }
 

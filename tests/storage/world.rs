@@ -172,10 +172,15 @@ impl World {
         self.reopen_on(disk)
     }
 
-    fn reopen_on(self, disk: SimDisk) -> World {
+    /// Another process on another disk; this one goes on.
+    pub fn started_on(&self, disk: SimDisk) -> World {
         let env = env_on(&disk, &self.clock, self.seed);
         let options = (self.options.clone(), self.partition_options.clone());
         World::open(env, disk, self.clock.clone(), options, self.seed)
+    }
+
+    fn reopen_on(self, disk: SimDisk) -> World {
+        self.started_on(disk)
     }
 
     fn reopen(self) -> World {

@@ -4,6 +4,8 @@
 //! soon as the one before is back: no artificial delay. The slot of a commit states what the one
 //! before covered, so that stating costs no sync of its own.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::storage::job::{Caches, Checkpoint, Commit, Fault, IndexPiece, Work};
@@ -17,12 +19,15 @@ use super::{Active, Blocked, Indexed, PartitionLog, Round};
 impl PartitionLog {
     /// The offset before which everything is durable.
     pub(super) fn durable_end(&self) -> Offset {
-        self.active.as_ref().map_or(self.next, |active| active.durable.next_offset)
+        let durable =
+            || self.active.as_ref().map_or(self.next, |active| active.durable.next_offset);
+        self.durable_end_of_seals().unwrap_or_else(durable)
     }
 
     /// The offset behind the last record.
     pub(super) fn log_end(&self) -> Offset {
-        self.active.as_ref().map_or(self.next, |active| active.tail.next_offset)
+        let full = || self.seals.queue.back().map(|sealing| &sealing.full);
+        self.active.as_ref().or_else(full).map_or(self.next, |it| it.tail.next_offset)
     }
 
     /// A commit, when one is due.
@@ -34,7 +39,13 @@ impl PartitionLog {
         let index = self.index_piece();
         let active = self.active.as_mut()?;
         match active.open_file(&self.dir) {
-            Ok(file) => Some(Work::Commit(Commit { file, slot, tail: active.tail, index })),
+            Ok(file) => {
+                active.committing = true;
+                let (base, tail) = (active.segment.base_offset, active.tail);
+                let bytes = tail.position - active.durable.position;
+                let short = bytes <= self.dir.options.round_bytes_max as u64;
+                Some(Work::Commit(Commit { base, file, slot, tail, index, short }))
+            }
             Err(e) => {
                 self.stop(&e);
                 None
@@ -82,7 +93,8 @@ impl PartitionLog {
             };
             return Some(self.unsynced_since? + period);
         }
-        let unstated = active.durable.position > active.slot.tail.position;
+        let unstated =
+            self.seals.are_durable() && active.durable.position > active.slot.tail.position;
         let states = unstated && self.stopped.is_none();
         states.then(|| self.last_append + self.dir.options.slot_flush)
     }
@@ -116,7 +128,8 @@ impl PartitionLog {
             generation: active.slot.generation + 1,
             tag: active.segment.tag,
             clean,
-            tail: active.durable,
+            // It speaks for all segments before it too.
+            tail: if self.seals.are_durable() { active.durable } else { active.slot.tail },
             offset_lease,
             max_append_time: active.max_append_time,
             boot_id: self.dir.boot_id,
@@ -130,20 +143,28 @@ impl PartitionLog {
         result: Result<(), Fault>,
         round: &Round<'_>,
     ) {
-        self.in_flight = false;
+        let is_active =
+            self.active.as_ref().is_some_and(|active| active.segment.base_offset == commit.base);
+        let full = self.seals.queue.iter_mut().map(|sealing| &mut sealing.full);
+        let mut owners = self.active.iter_mut().chain(full);
+        let Some(owner) = owners.find(|it| it.segment.base_offset == commit.base) else { return };
+        owner.committing = false;
         if let Err(fault) = result {
             self.fault(fault);
             return;
         }
-        let Some(active) = self.active.as_mut().filter(|_| !self.dir.latch.is_closed()) else {
+        if self.dir.latch.is_closed() {
             return;
-        };
-        active.durable = commit.tail;
-        let all = active.tail.position == active.durable.position;
-        self.unsynced_since = (!all).then_some(round.now);
+        }
+        owner.durable = commit.tail;
+        let all = owner.tail.position == owner.durable.position;
         if let Some((place, slot)) = commit.slot {
-            (active.place, active.slot) = (place, slot);
-        } else {
+            (owner.place, owner.slot) = (place, slot);
+        }
+        if is_active {
+            self.unsynced_since = (!all).then_some(round.now);
+        }
+        if is_active && commit.slot.is_none() {
             // Nothing was to be stated, or its slot found no space: again after a quiet time.
             self.last_append = round.now;
             if self.blocked == Some(Blocked::Lease) {
@@ -157,16 +178,13 @@ impl PartitionLog {
 
     /// What is durable is published and answered.
     pub(super) fn publish_durable(&mut self) {
-        let Some(active) = &self.active else { return };
-        let end = active.durable.next_offset;
+        let end = self.durable_end();
         self.shared.set_durable_end(end);
         if self.options.durability == Durability::Fsync {
-            let mut state = active.segment.write();
-            let border = Border::of(&active.durable);
-            if border.position > state.visible.position {
-                state.visible = border;
+            self.show_durable_seals();
+            if let Some(active) = self.active.as_ref().filter(|_| self.seals.are_durable()) {
+                active.show_durable();
             }
-            drop(state);
             if end > self.shared.offsets().visible_end {
                 self.shared.set_visible_end(end);
             }
@@ -176,7 +194,7 @@ impl PartitionLog {
 
     /// When the partition has been quiet for so long that it gets a clean slot.
     pub(super) fn quiet_deadline(&self) -> Option<Duration> {
-        let active = self.active.as_ref()?;
+        let active = self.active.as_ref().filter(|_| self.seals.are_settled())?;
         let all = active.tail.position == active.durable.position;
         (all && !active.slot.clean).then(|| self.last_append + self.dir.options.checkpoint_idle)
     }
@@ -189,13 +207,18 @@ impl PartitionLog {
             return None;
         }
         let all = |a: &Active| a.tail.position == a.durable.position && !a.slot.clean;
-        self.active.as_ref().filter(|active| all(active))?;
+        self.active.as_ref().filter(|active| all(active) && self.seals.are_settled())?;
         let caches = self.caches();
+        let manifest = self.seals.unstated.then(|| self.manifest.clone());
+        let paths = Arc::clone(&self.paths);
         let active = self.active.as_ref()?;
         let slot = (active.place.other(), self.slot_after(active, true, self.next));
         let active = self.active.as_mut()?;
         match active.open_file(&self.dir) {
-            Ok(file) => Some(Work::Checkpoint(Box::new(Checkpoint { file, caches, slot }))),
+            Ok(file) => {
+                let work = Checkpoint { paths, manifest, file, caches, slot };
+                Some(Work::Checkpoint(Box::new(work)))
+            }
             Err(e) => {
                 self.stop(&e);
                 None
@@ -213,6 +236,10 @@ impl PartitionLog {
         self.snapshots_written(&work.caches);
         match result {
             Ok(()) => {
+                if let Some(manifest) = work.manifest {
+                    self.manifest = manifest;
+                    self.seals.unstated = false;
+                }
                 if let Some(active) = self.active.as_mut() {
                     (active.place, active.slot) = work.slot;
                     active.file = None;
@@ -230,27 +257,39 @@ impl PartitionLog {
     /// The files that recovery can do without, as of now.
     pub(super) fn caches(&self) -> Caches {
         let Some(active) = &self.active else { return Caches::default() };
-        let mut files = Vec::new();
-        if let Some(index) = active.segment.read().index.as_ref() {
-            let bytes = index.encode(active.segment.tag);
-            files.push((self.paths.index(active.segment.base_offset), bytes));
-        }
+        let mut files = self.state_caches();
+        files.extend(self.index_cache(active));
+        self.caches_at(files, self.next)
+    }
+
+    /// What is known of producers and epochs now.
+    pub(super) fn state_caches(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let snapshot = encode_snapshot(&self.producers, self.shared.id, self.next);
-        files.push((self.paths.snapshot(self.next), snapshot));
-        files.push((self.paths.epochs(), self.shared.epochs().encode(self.shared.id)));
-        let older = self.snapshots.iter().filter(|offset| **offset != self.next);
+        let epochs = self.shared.epochs().encode(self.shared.id);
+        vec![(self.paths.snapshot(self.next), snapshot), (self.paths.epochs(), epochs)]
+    }
+
+    pub(super) fn index_cache(&self, it: &Active) -> Option<(PathBuf, Vec<u8>)> {
+        let state = it.segment.read();
+        let bytes = state.index.as_ref()?.encode(it.segment.tag);
+        Some((self.paths.index(it.segment.base_offset), bytes))
+    }
+
+    /// These, with a snapshot of this offset among them.
+    pub(super) fn caches_at(&self, files: Vec<(PathBuf, Vec<u8>)>, snapshot: Offset) -> Caches {
+        let older = self.snapshots.iter().filter(|offset| **offset != snapshot);
         // The newest one that is there already stays, should this one be lost.
         let outdated = older.rev().skip(1).map(|offset| self.paths.snapshot(*offset)).collect();
-        Caches { files, outdated }
+        Caches { files, outdated, snapshot: Some(snapshot) }
     }
 
     pub(super) fn snapshots_written(&mut self, caches: &Caches) {
         let paths = &self.paths;
         self.snapshots.retain(|offset| !caches.outdated.contains(&paths.snapshot(*offset)));
-        if caches.files.is_empty() || self.snapshots.last() == Some(&self.next) {
-            return;
+        let Some(snapshot) = caches.snapshot else { return };
+        if self.snapshots.last() != Some(&snapshot) {
+            self.snapshots.push(snapshot);
         }
-        self.snapshots.push(self.next);
     }
 
     /// What a failed job means for the partition or the data directory.
@@ -261,6 +300,17 @@ impl PartitionLog {
                 self.refuse_after_fault();
             }
             Fault::NoSpace(e) | Fault::Write(e) => self.stop(&e),
+        }
+    }
+}
+
+impl Active {
+    /// Readers may see what is durable.
+    pub(super) fn show_durable(&self) {
+        let border = Border::of(&self.durable);
+        let mut state = self.segment.write();
+        if border.position > state.visible.position {
+            state.visible = border;
         }
     }
 }

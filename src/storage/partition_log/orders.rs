@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::storage::admin::{AdminCommand, Reply};
 use crate::storage::error::{AdminError, AppendError};
 use crate::storage::job::{Cleanup, Fault, Trim, Work};
+use crate::storage::manifest::SegmentState;
 use crate::storage::retention;
 use crate::types::Offset;
 
@@ -49,6 +50,10 @@ impl Orders {
         self.roll = false;
     }
 
+    pub(super) fn wants_removal(&self) -> bool {
+        self.delete.is_some()
+    }
+
     pub(super) fn wants_checkpoint(&self) -> bool {
         self.close.is_some() || !self.checkpoints.is_empty()
     }
@@ -85,6 +90,7 @@ impl PartitionLog {
         let keep = retention::keep_from(segments, &self.options, round.wall, skew);
         self.orders.expired = keep.filter(|keep| *keep > self.manifest.log_start);
         self.cleanup.retry();
+        self.seals.no_space = false;
     }
 
     /// A durable statement that the log starts later.
@@ -106,10 +112,19 @@ impl PartitionLog {
             }
         }
         self.orders.trims = later;
-        let target = target.filter(|target| *target > log_start)?;
+        let target = target.filter(|target| *target > log_start);
+        let target = target.or_else(|| self.is_removal_overdue().then_some(log_start))?;
         let mut manifest = self.manifest.clone();
         manifest.trim(target);
         Some(Work::Trim(Box::new(Trim { paths: Arc::clone(&self.paths), manifest })))
+    }
+
+    /// Whether a segment was sealed only after the log start had moved behind it.
+    fn is_removal_overdue(&self) -> bool {
+        let mut states = self.manifest.segments.iter().map(|entry| entry.state);
+        let first = states.find(|state| !matches!(state, SegmentState::Deleting(_)));
+        let start = self.manifest.log_start;
+        matches!(first, Some(SegmentState::Sealed(seal)) if seal.next_offset <= start)
     }
 
     pub(super) fn finish_trim(&mut self, trim: Trim, result: Result<(), Fault>) {
@@ -128,6 +143,7 @@ impl PartitionLog {
             }
         }
         self.manifest = trim.manifest;
+        self.seals.unstated = false;
         let log_start = self.manifest.log_start;
         self.shared.set_log_start(log_start);
         self.shared.epochs().trim(log_start);
@@ -181,9 +197,6 @@ impl PartitionLog {
 
     /// The manifest forgets what is gone; the next one that is written says so.
     pub(super) fn forget_removed_segments(&mut self) {
-        if self.in_flight {
-            return;
-        }
         for base in self.cleanup.gone.drain(..) {
             self.manifest.forget(base);
         }
@@ -196,7 +209,7 @@ impl PartitionLog {
         self.refuse_backlog(&AppendError::Closed);
         self.acks.refuse(&AppendError::Closed);
         self.stopped = Some(AppendError::Closed);
-        if self.extending || self.cleanup.in_flight {
+        if self.is_busy() || self.cleanup.in_flight {
             return None;
         }
         Some(Work::Remove((*self.paths).clone()))
@@ -221,12 +234,12 @@ impl PartitionLog {
 
     /// Orders whose condition holds now.
     pub(super) fn finish_orders(&mut self) {
-        if self.in_flight || !self.orders.wants_checkpoint() {
+        if self.is_busy() || !self.orders.wants_checkpoint() {
             return;
         }
         let clean = self.active.as_ref().is_none_or(|active| active.slot.clean);
         let stopped = self.stopped.is_some();
-        let ready = clean && self.backlog.is_empty();
+        let ready = clean && self.backlog.is_empty() && self.seals.are_settled();
         if !stopped && !ready {
             return;
         }

@@ -1,14 +1,14 @@
 //! The first segment and every next one: always at an append, never at a start.
 //!
-//! The old segment is sealed and durable before the new one takes its first batch, so that only the
-//! last segment of a partition ever has a tail to be recovered.
+//! The manifest says durably where the old segment ends before the new one takes its first batch;
+//! whether its bytes are durable is `seal.rs`'s concern, and no append waits for it.
 
 use std::sync::Arc;
 
-use crate::storage::footer::{FOOTER_BYTES, Footer};
+use crate::storage::footer::FOOTER_BYTES;
 use crate::storage::identity::{Features, Identity};
 use crate::storage::index::Index;
-use crate::storage::job::{Fault, OpenSegment, Opened, SealWork, Work};
+use crate::storage::job::{Fault, OpenSegment, Opened, Work};
 use crate::storage::layout::DATA_START;
 use crate::storage::segment::{Border, Segment, SegmentParts, SegmentState};
 use crate::storage::slot::{Slot, SlotPlace};
@@ -23,14 +23,20 @@ impl PartitionLog {
         if self.blocked != Some(Blocked::Segment) || self.extending || self.stopped.is_some() {
             return None;
         }
-        let caches = self.caches();
-        let seal = self.seal_work()?;
+        if self.is_seal_awaited() {
+            return None;
+        }
+        let before = self.active.as_ref().map_or(0, |active| active.allocated);
+        let mut manifest = self.manifest.clone();
+        if let Some(active) = &self.active {
+            manifest.sealing(active.segment.base_offset, &active.footer());
+        }
+        self.begin_seal();
         let first = self.manifest.segments.is_empty() && self.manifest.generation == 0;
         let identity = self.identity(round.wall);
         let slot = self.first_slot(&identity);
         let size = self.backlog.front().map_or(0, |append| append.size_bytes() as u64);
         let needed = DATA_START + size + FOOTER_BYTES as u64;
-        let before = self.active.as_ref().map_or(0, |active| active.allocated);
         let target = self.segment_end() + FOOTER_BYTES as u64;
         let allocate = self
             .dir
@@ -38,35 +44,13 @@ impl PartitionLog {
             .max(self.dir.allocate_step(before, 0, target + before).min(target));
         Some(Work::Open(Box::new(OpenSegment {
             paths: Arc::clone(&self.paths),
-            manifest: self.manifest.clone(),
-            seal,
-            caches,
+            manifest,
             identity,
             slot,
             allocate,
             first,
             on_full: self.on_full(),
-            sealed: false,
         })))
-    }
-
-    /// `None` when the file cannot be opened, `Some(None)` when there is nothing to seal.
-    fn seal_work(&mut self) -> Option<Option<SealWork>> {
-        let Some(active) = self.active.as_mut() else { return Some(None) };
-        assert!(!active.tail.is_empty(), "an empty segment is never sealed");
-        let footer = Footer {
-            tag: active.segment.tag,
-            tail: active.tail,
-            max_append_time: active.max_append_time,
-        };
-        let base = active.segment.base_offset;
-        match active.open_file(&self.dir) {
-            Ok(file) => Some(Some(SealWork { file, base, footer })),
-            Err(e) => {
-                self.stop(&e);
-                None
-            }
-        }
     }
 
     fn identity(&self, created: Timestamp) -> Identity {
@@ -100,16 +84,13 @@ impl PartitionLog {
         round: &Round<'_>,
     ) {
         self.in_flight = false;
-        self.snapshots_written(&work.caches);
         self.manifest = work.manifest;
         if self.dir.latch.is_closed() {
             return;
         }
-        if let Some(seal) = work.seal.filter(|_| work.sealed) {
-            self.sealed(seal.footer);
-        }
         match result {
             Ok(opened) => {
+                self.seals.unstated = false;
                 if work.first {
                     self.dir.note_materialised(self.shared.id);
                 }
@@ -122,18 +103,6 @@ impl PartitionLog {
             }
             Err(fault) => self.fault(fault),
         }
-    }
-
-    /// The active segment is sealed and durable.
-    fn sealed(&mut self, footer: Footer) {
-        let Some(active) = self.active.as_mut() else { return };
-        active.durable = footer.tail;
-        active.segment.write().visible = Border::of(&footer.tail);
-        active.segment.seal(footer);
-        self.unsynced_since = None;
-        self.publish_durable();
-        self.active = None;
-        self.dir.segment_closed();
     }
 
     fn opened(&mut self, identity: &Identity, slot: Slot, opened: Opened, round: &Round<'_>) {
@@ -174,6 +143,7 @@ impl PartitionLog {
             max_append_time: Timestamp::NONE,
             epoch: self.epoch,
             indexed: Indexed { entries: 0, position: tail.position },
+            committing: false,
         });
     }
 

@@ -1,4 +1,4 @@
-//! The segment that takes appends: what its slots say, where its data stops being valid, what
+//! A segment that is not sealed: what its slots say, where its data stops being valid, what
 //! follows there. Looks only; `finish.rs` acts on it.
 
 use std::io;
@@ -7,9 +7,11 @@ use std::sync::Arc;
 use crate::env::{Disk, File, OpenMode};
 use crate::storage::index::{INDEX_BYTES_MAX, Index, IndexEntry};
 use crate::storage::layout::{DATA_START, PartitionPaths};
+use crate::storage::manifest::Seal;
 use crate::storage::slot::{Slot, SlotPair, SlotPlace};
 use crate::storage::small_file::read_small_file;
 use crate::storage::tail::SegmentTail;
+use crate::storage::verify::seal_of;
 use crate::types::{LeaderEpoch, Offset};
 
 use super::scan::{HeaderWalk, Invalid, Scan, find_batch, last_non_zero, scan_to_end};
@@ -22,7 +24,7 @@ use super::{Access, Damage, RecoveryContext};
 /// Bytes behind a clean end that are looked at: nobody writes there without clearing `clean` first.
 const PEEK_BYTES: usize = 4096;
 
-/// What was found in the active segment.
+/// What was found in a segment that is not sealed.
 pub(super) struct Found {
     pub file: Arc<dyn File>,
     pub identity: FoundIdentity,
@@ -45,12 +47,14 @@ pub(super) struct Found {
     pub damage: Option<Damage>,
 }
 
-/// Looks at the active segment at `base`; `None` when its file is missing.
-pub(super) fn examine_active(
+/// Looks at the segment at `base`; `None` when its file is missing. Of a full one it is known what
+/// must be there: `seal`.
+pub(super) fn examine_open(
     disk: &dyn Disk,
     paths: &PartitionPaths,
     context: &RecoveryContext,
     base: Offset,
+    seal: Option<Seal>,
 ) -> io::Result<Option<Found>> {
     let mode = match context.access {
         Access::ReadWrite => OpenMode::ReadWrite,
@@ -79,12 +83,14 @@ pub(super) fn examine_active(
     let file_bytes = file.len()?;
     let created = identity.created_epoch();
     let unclean = slots != Slots::Clean;
-    let look = Look { file: &file, base, watermark, file_bytes, created, unclean };
+    let data_end = seal.map_or(file_bytes, |seal| file_bytes.min(seal.data_end));
+    let look = Look { file: &file, base, watermark, data_end, file_bytes, created, unclean };
     let clean = slots == Slots::Clean && look.is_untouched()? && stored.covers(&watermark);
-    let reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
-    let (rest, written_end) = match clean {
-        true => (Rest::Zeros, reach.tail.position),
-        false => look.rest(&reach.tail, identity.tag)?,
+    let mut reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
+    let (rest, written_end) = match seal {
+        Some(seal) => look.rest_of_full(&mut reach, seal)?,
+        None if clean => (Rest::Zeros, reach.tail.position),
+        None => look.rest(&reach.tail, identity.tag)?,
     };
     let valid = if reach.damage.is_some() { Valid::BelowWatermark } else { Valid::ToWatermark };
     Ok(Some(Found {
@@ -126,7 +132,7 @@ fn seen_before(file: &Arc<dyn File>, pair: &SlotPair, base: Offset) -> io::Resul
     Ok(last.tail.next_offset)
 }
 
-fn classify(identity: &FoundIdentity, pair: &SlotPair) -> Slots {
+pub(super) fn classify(identity: &FoundIdentity, pair: &SlotPair) -> Slots {
     match pair.newest() {
         _ if identity.identity.is_err() => Slots::NoneValid,
         None => Slots::NoneValid,
@@ -190,6 +196,8 @@ struct Look<'a> {
     file: &'a Arc<dyn File>,
     base: Offset,
     watermark: SegmentTail,
+    /// Nothing at or behind it is data.
+    data_end: u64,
     file_bytes: u64,
     created: LeaderEpoch,
     unclean: bool,
@@ -225,12 +233,12 @@ impl Look<'_> {
         }
         if let Some(damage) = damage.as_mut().filter(|damage| damage.next_good.is_none()) {
             // Nothing below the watermark is valid any more; what is above it may be.
-            if let Ok(header) = self.scan(self.watermark, self.file_bytes).step()? {
+            if let Ok(header) = self.scan(self.watermark, self.data_end).step()? {
                 damage.next_good = Some(header.base_offset);
                 index.push(&self.watermark, header.base_offset);
             }
         }
-        let mut scan = self.scan(self.watermark, self.file_bytes);
+        let mut scan = self.scan(self.watermark, self.data_end);
         scan_to_end(&mut scan, &mut index, |_, _| {})?;
         // Written once now, it spares every later start the same reading.
         // The blocks that a running segment writes on are not synced: they may be in memory alone.
@@ -241,7 +249,7 @@ impl Look<'_> {
 
     /// Whether the data from `from` leads exactly to the watermark; else where it stopped.
     fn confirm(&self, from: SegmentTail, index: &mut Index) -> io::Result<Result<(), SegmentTail>> {
-        let end = self.watermark.position.min(self.file_bytes);
+        let end = self.watermark.position.min(self.data_end);
         let mut scan = self.scan(from, end);
         let why = scan_to_end(&mut scan, index, |_, _| {})?;
         if scan.tail.same_bytes(&self.watermark) {
@@ -273,7 +281,7 @@ impl Look<'_> {
             index.cut(damage.position + 1);
             return Ok(damage);
         }
-        let end = self.watermark.position.min(self.file_bytes);
+        let end = self.watermark.position.min(self.data_end);
         let mut from = stop;
         // Of several damaged places one range is made: from the first to behind the last.
         while let Some((at, header)) =
@@ -305,6 +313,26 @@ impl Look<'_> {
         let footer = read_footer(self.file.as_ref(), tail.position, tag)?;
         let is_footer = footer.is_ok_and(|f| f.tail == *tail && written_end <= f.file_bytes());
         Ok((if is_footer { Rest::Footer } else { Rest::Bytes }, written_end))
+    }
+
+    /// The manifest's seal stands for the footer; anything less means that bytes are missing which
+    /// had been written.
+    fn rest_of_full(&self, reach: &mut Reach, seal: Seal) -> io::Result<(Rest, u64)> {
+        let tail = &reach.tail;
+        let written_end = last_non_zero(self.file.as_ref(), tail.position, self.file_bytes)?;
+        if seal_of(tail) == seal {
+            return Ok((Rest::Footer, written_end));
+        }
+        if tail.position == seal.data_end && reach.damage.is_none() {
+            reach.damage = Some(Damage {
+                segment: self.base,
+                position: DATA_START,
+                first_bad: self.base,
+                next_good: None,
+                cause: "its batches are valid but not those that filled it".to_owned(),
+            });
+        }
+        Ok((Rest::Bytes, written_end))
     }
 
     fn scan(&self, from: SegmentTail, end: u64) -> Scan {

@@ -21,6 +21,7 @@ use crate::types::{LeaderEpoch, Offset, PartitionHealth};
 
 use super::files::Listing;
 use super::sealed::{examine_sealed, guess_manifest};
+use super::sealing::GoesOn;
 use super::{
     Access, Damage, Finding, Materialised, RecoverError, Recovered, RecoveredActive,
     RecoveredSealed, RecoveryContext,
@@ -148,6 +149,12 @@ impl<'a> Recovery<'a> {
                     segments.sealed.extend(sealed.segment);
                     self.findings.extend(sealed.findings);
                     self.add_damage(sealed.damage);
+                }
+                SegmentState::Sealing(seal) => {
+                    let rest = entries.get(number..).unwrap_or(&[]);
+                    if self.sealing(rest, seal, manifest, &mut segments)? == GoesOn::Here {
+                        break;
+                    }
                 }
                 SegmentState::Active => self.active(entry.base_offset, manifest, &mut segments)?,
                 SegmentState::Creating | SegmentState::Deleting(_) => {}

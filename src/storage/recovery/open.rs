@@ -8,11 +8,23 @@ use crate::storage::manifest::Manifest;
 use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
-use super::examine::{Found, examine_active};
+use super::examine::{Found, examine_open};
 use super::files::keep_copy;
 use super::finish::{Recovery, Segments};
+use super::sealed::{FoundIdentity, read_footer};
 use super::table::{Action, Slots, decide};
 use super::{Damage, Finding, RecoverError, RecoveredActive, RecoveredSealed};
+
+/// A segment whose data and footer are durable.
+pub(super) struct Sealed<'a> {
+    pub base: Offset,
+    pub footer: Footer,
+    pub identity: &'a FoundIdentity,
+    pub newest: Option<Slot>,
+    pub slots: Slots,
+    /// See [`Found::seen_end`].
+    pub seen_end: Offset,
+}
 
 impl Recovery<'_> {
     pub(super) fn active(
@@ -21,7 +33,7 @@ impl Recovery<'_> {
         manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> Result<(), RecoverError> {
-        let Some(found) = examine_active(self.disk, self.paths, self.context, base)? else {
+        let Some(found) = examine_open(self.disk, self.paths, self.context, base, None)? else {
             self.add_damage(Some(Damage {
                 segment: base,
                 position: 0,
@@ -48,7 +60,7 @@ impl Recovery<'_> {
         match row.action {
             Action::Serve => self.serve(base, found, manifest, segments)?,
             Action::Fence => self.fence(base, found, segments),
-            Action::FinishSeal => self.finish_seal(base, &found, manifest, segments)?,
+            Action::FinishSeal => self.finish_seal(base, &found, true, manifest, segments)?,
             Action::Close | Action::CutTorn => {
                 self.close(base, found, row.action, manifest, segments)?;
             }
@@ -114,25 +126,30 @@ impl Recovery<'_> {
         }
     }
 
-    fn finish_seal(
+    /// A footer says that the data is durable, so that comes first.
+    pub(super) fn finish_seal(
         &mut self,
         base: Offset,
         found: &Found,
+        is_last: bool,
         manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> Result<(), RecoverError> {
-        let append_time = found.newest.map_or(Timestamp::NONE, |(_, slot)| slot.max_append_time);
-        let stored = super::sealed::read_footer(
-            found.file.as_ref(),
-            found.tail.position,
-            found.identity.tag,
-        )?;
+        let told = found.newest.map_or(Timestamp::NONE, |(_, slot)| slot.max_append_time);
+        let append_time = told.max(found.tail.max_timestamp.min(self.context.now));
+        let stored = read_footer(found.file.as_ref(), found.tail.position, found.identity.tag)?;
+        let has_footer = stored.is_ok();
         let footer = stored.unwrap_or(Footer {
             tag: found.identity.tag,
             tail: found.tail,
             max_append_time: append_time,
         });
         if self.may_write() {
+            if !has_footer {
+                found.file.sync().map_err(Fault::Sync)?;
+                write_all_at(found.file.as_ref(), &footer.encode(), footer.tail.position)
+                    .map_err(Fault::from)?;
+            }
             found.file.set_len(footer.file_bytes()).map_err(Fault::from)?;
             found.file.sync().map_err(Fault::Sync)?;
             self.write_index(base, found)?;
@@ -140,22 +157,47 @@ impl Recovery<'_> {
         } else {
             self.refuse_write("an interrupted sealing waits to be completed");
         }
-        manifest.seal(base, &footer);
+        let sealed = Sealed {
+            base,
+            footer,
+            identity: &found.identity,
+            newest: found.newest.map(|(_, slot)| slot),
+            slots: found.slots,
+            seen_end: found.seen_end,
+        };
+        self.note_sealed(sealed, is_last, manifest, segments);
+        Ok(())
+    }
+
+    /// It changes no more; the manifest is about to say so.
+    pub(super) fn note_sealed(
+        &mut self,
+        it: Sealed<'_>,
+        is_last: bool,
+        manifest: &mut Manifest,
+        segments: &mut Segments,
+    ) {
+        let (footer, end) = (it.footer, it.footer.tail.next_offset);
+        manifest.seal(it.base, &footer);
         segments.manifest_changed = true;
-        let end = footer.tail.next_offset;
-        let next = found.newest.map_or(end, |(_, slot)| self.next_offset(&slot, end, found));
-        // No slot remembers it from now on.
-        manifest.offset_floor = manifest.offset_floor.max(next);
+        let next =
+            it.newest.map_or(end, |slot| self.next_offset(&slot, end, it.slots, it.seen_end));
         segments.next_offset = Some(next);
-        segments.leader_epoch = found.newest.map(|(_, slot)| slot.leader_epoch);
+        segments.leader_epoch = it.newest.map(|slot| slot.leader_epoch);
+        if is_last && next > end {
+            // No slot remembers it from now on; offsets are skipped only between two epochs.
+            manifest.offset_floor = manifest.offset_floor.max(next);
+            let epoch = segments.leader_epoch.map(|epoch| epoch.max(manifest.leader_epoch));
+            segments.leader_epoch = epoch.map(|epoch| LeaderEpoch(epoch.0.saturating_add(1)));
+            self.findings.push(Finding::OffsetsSkipped { from: end, to: next });
+        }
         segments.sealed.push(RecoveredSealed {
-            base_offset: base,
-            created: found.identity.identity.as_ref().map_or(self.context.now, |i| i.created),
+            base_offset: it.base,
+            created: it.identity.identity.as_ref().map_or(self.context.now, |i| i.created),
             footer,
             file_bytes: footer.file_bytes(),
             index: None,
         });
-        Ok(())
     }
 
     fn close(
@@ -168,7 +210,8 @@ impl Recovery<'_> {
     ) -> Result<(), RecoverError> {
         let Some((place, old)) = found.newest else { return Ok(()) };
         let tail = found.tail;
-        let next_offset = self.next_offset(&old, tail.next_offset, &found);
+        let next_offset = self.next_offset(&old, tail.next_offset, found.slots, found.seen_end);
+        let next_offset = next_offset.max(manifest.offset_floor);
         let epoch = old.leader_epoch.max(tail.last_epoch).max(manifest.leader_epoch);
         let slot = Slot {
             generation: old.generation + 1,
@@ -202,19 +245,14 @@ impl Recovery<'_> {
 
     /// The page cache of the same boot holds everything that was written, unless a sync failed;
     /// after another boot any offset below the lease may have been seen by somebody.
-    fn next_offset(&self, slot: &Slot, tail: Offset, found: &Found) -> Offset {
+    fn next_offset(&self, slot: &Slot, tail: Offset, slots: Slots, seen_end: Offset) -> Offset {
         if slot.clean {
             return tail.max(slot.offset_lease);
         }
-        if slot.boot_id == self.context.boot_id && found.seen_end <= tail {
+        if slot.boot_id == self.context.boot_id && seen_end <= tail {
             return tail;
         }
-        let lease = match found.slots {
-            // The damaged slot may have promised more.
-            Slots::OneDamaged => slot.offset_lease + OFFSET_LEASE,
-            _ => slot.offset_lease,
-        };
-        tail.max(lease)
+        tail.max(lease_of(slot, slots))
     }
 
     fn cut(&mut self, base: Offset, found: &Found, action: Action) -> Result<(), Fault> {
@@ -252,9 +290,22 @@ fn remember_skip(found: &Found, next: Offset, manifest: &mut Manifest, segments:
     }
 }
 
-fn taking_appends(found: Found, place: SlotPlace, slot: Slot) -> Option<RecoveredActive> {
+pub(super) fn taking_appends(
+    found: Found,
+    place: SlotPlace,
+    slot: Slot,
+) -> Option<RecoveredActive> {
     let tag = found.identity.tag;
     let identity = found.identity.identity.ok()?;
     let (tail, index, file_bytes) = (found.tail, found.index, found.file_bytes);
     Some(RecoveredActive { identity, tag, slot, place, tail, index, file_bytes })
+}
+
+/// Below it any offset may have been handed out.
+pub(super) fn lease_of(slot: &Slot, slots: Slots) -> Offset {
+    match slots {
+        // The damaged slot may have promised more.
+        Slots::OneDamaged => slot.offset_lease + OFFSET_LEASE,
+        _ => slot.offset_lease,
+    }
 }

@@ -14,6 +14,7 @@ use crate::storage::layout::{DATA_START, IDENTITY_POSITION, PartitionPaths};
 use crate::storage::manifest::{Manifest, Seal, SegmentEntry, SegmentState};
 use crate::storage::slot::{SLOT_BYTES, SlotPair, SlotPlace};
 use crate::storage::tail::{SegmentTail, continue_crc};
+use crate::storage::verify::seal_of;
 use crate::types::{LeaderEpoch, Offset};
 
 use super::scan::{HeaderWalk, Scan, find_batch, no_batch, scan_to_end};
@@ -89,13 +90,7 @@ fn examine_by_reading(
     let tail = scan.tail;
     let slots = read_slots(it.file.as_ref(), it.identity.tag)?;
     let append_time = slots.newest().map_or(tail.max_timestamp, |(_, slot)| slot.max_append_time);
-    let whole = Seal {
-        next_offset: tail.next_offset,
-        data_end: tail.position,
-        data_crc: tail.data_crc,
-        chain_crc: tail.chain_crc,
-    };
-    if whole == it.seal {
+    if seal_of(&tail) == it.seal {
         let footer = Footer { tag: it.identity.tag, tail, max_append_time: append_time };
         let segment = sealed(&it.identity, footer, it.base, it.file_bytes, context);
         let finding = Finding::DescriptionDamaged { segment: it.base, what: it.what };
@@ -185,7 +180,10 @@ pub(crate) fn guess_manifest(
         let state = match footer {
             Ok(footer) => SegmentState::Sealed((&footer).into()),
             Err(_) if is_last => SegmentState::Active,
-            Err(_) => continue,
+            Err(_) => match full_to(&file, &identity, *base)? {
+                Some(seal) => SegmentState::Sealing(seal),
+                None => continue,
+            },
         };
         let follows = manifest.segments.last().and_then(|last| last.seal());
         if follows.is_none_or(|seal| seal.next_offset <= *base) {
@@ -194,6 +192,22 @@ pub(crate) fn guess_manifest(
     }
     manifest.log_start = manifest.segments.first().map_or(Offset::ZERO, |e| e.base_offset);
     Ok(manifest)
+}
+
+/// What a segment without a footer held when it was full, as far as it can be told: its valid data,
+/// or what its watermark says. `None` when that is nothing.
+fn full_to(
+    file: &Arc<dyn File>,
+    identity: &FoundIdentity,
+    base: Offset,
+) -> io::Result<Option<Seal>> {
+    let mut index = Index::new(base);
+    let (start, end) = (SegmentTail::empty(base), file.len()?);
+    let mut scan = Scan::new(Arc::clone(file), start, end, identity.created_epoch());
+    scan_to_end(&mut scan, &mut index, |_, _| {})?;
+    let watermark = read_slots(file.as_ref(), identity.tag)?.newest().map(|(_, slot)| slot.tail);
+    let tail = watermark.filter(|tail| tail.position > scan.tail.position).unwrap_or(scan.tail);
+    Ok((!tail.is_empty()).then(|| seal_of(&tail)))
 }
 
 /// Block 0 as it was found.

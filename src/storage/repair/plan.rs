@@ -81,6 +81,8 @@ impl Plan {
         for entry in &manifest.segments {
             match entry.state {
                 SegmentState::Sealed(seal) => maker.sealed(entry, seal)?,
+                // The next start completes it, unless the partition is fenced.
+                SegmentState::Sealing(seal) if fenced => maker.sealed(entry, seal)?,
                 SegmentState::Active if fenced => maker.active(entry)?,
                 _ => maker.plan.target.segments.push(*entry),
             }
@@ -142,7 +144,8 @@ impl Maker<'_> {
             && footer
                 .is_ok_and(|f| Seal::from(&f) == seal && Some(f.file_bytes()) == file.len().ok());
         if whole && described {
-            self.plan.target.segments.push(*entry);
+            let state = SegmentState::Sealed(seal);
+            self.plan.target.segments.push(SegmentEntry { state, ..*entry });
             return Ok(());
         }
         self.plan.needs_acceptance |= !whole;

@@ -1,0 +1,301 @@
+//! Full segments that a crash found before they were sealed.
+//!
+//! The manifest says where such a segment ends, so what must be there is known. Whole: its sealing is
+//! completed, and the segment behind it is looked at. Cut short above its watermark: the log goes on
+//! there, and all that came later goes to `torn/`, for a log has no holes; no offset that any of
+//! those segments promised is used again. Cut short below: fenced.
+//!
+//! A slot that states data, and a footer, speak for all segments before theirs too: what those lack
+//! then was durable and is damaged, not torn.
+//!
+//! # Order of writes where a segment is cut
+//! 1. The manifest with an offset floor above every lease. 2. The later files moved to `torn/`, the
+//!    newest first. 3. The manifest in which the segment is active and the last. 4. The segment, as
+//!    every active one. A crash before 3 finds it cut short again, and does the same again.
+
+use std::io;
+use std::path::Path;
+
+use crate::env::OpenMode;
+use crate::storage::fault::Fault;
+use crate::storage::layout::{DATA_START, TORN_DIR};
+use crate::storage::manifest::{Manifest, Seal, SegmentEntry};
+use crate::storage::slot::Slot;
+use crate::storage::small_file::write_small_file;
+use crate::types::{LeaderEpoch, Offset};
+
+use super::examine::{Found, classify, examine_open};
+use super::files::remove;
+use super::finish::{Recovery, Segments};
+use super::open::{Sealed, lease_of, taking_appends};
+use super::scan::last_non_zero;
+use super::sealed::{examine_sealed, read_footer, read_identity, read_slots};
+use super::table::{Action, Rest, Slots, Valid, decide};
+use super::{Finding, RecoverError};
+
+/// Where the log goes on behind a full segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GoesOn {
+    /// In the segment behind it.
+    Behind,
+    /// In itself: nothing is behind it any more.
+    Here,
+}
+
+/// What a segment behind a full one says.
+struct Later {
+    base: Offset,
+    slots: Slots,
+    newest: Option<Slot>,
+    has_footer: bool,
+}
+
+impl Later {
+    /// Whether it says that all before it is durable.
+    fn states_data(&self) -> bool {
+        self.has_footer || self.newest.is_some_and(|slot| !slot.tail.is_empty())
+    }
+}
+
+impl Recovery<'_> {
+    /// The segment that `entries` start with; the others are those behind it.
+    pub(super) fn sealing(
+        &mut self,
+        entries: &[SegmentEntry],
+        seal: Seal,
+        manifest: &mut Manifest,
+        segments: &mut Segments,
+    ) -> Result<GoesOn, RecoverError> {
+        let Some((entry, behind)) = entries.split_first() else { return Ok(GoesOn::Behind) };
+        let base = entry.base_offset;
+        let follower = behind.first().map(|next| next.base_offset);
+        if self.finish_by_footer(base, seal, behind.is_empty(), manifest, segments)? {
+            return Ok(GoesOn::Behind);
+        }
+        let found = examine_open(self.disk, self.paths, self.context, base, Some(seal))?;
+        let Some(mut found) = found else {
+            self.fence_full(base, seal, follower, segments)?;
+            return Ok(GoesOn::Behind);
+        };
+        let later = self.later(behind)?;
+        let is_known = later.iter().all(|it| it.slots != Slots::NoneValid);
+        if found.rest == Rest::Bytes
+            && found.valid == Valid::ToWatermark
+            && (later.iter().any(Later::states_data) || !is_known)
+        {
+            found.valid = Valid::BelowWatermark;
+        }
+        let whole = found.rest == Rest::Footer && found.valid == Valid::ToWatermark;
+        if found.slots == Slots::NoneValid && whole && follower.is_some() {
+            self.keep_undescribed(base, seal, follower, &found, manifest, segments)?;
+            return Ok(GoesOn::Behind);
+        }
+        let row = decide(found.slots, found.valid, found.rest);
+        self.findings.push(Finding::Row { segment: base, row: row.name });
+        if found.slots == Slots::OneDamaged {
+            self.findings.push(Finding::SlotDamaged { segment: base });
+        }
+        segments.clean = false;
+        match row.action {
+            Action::FinishSeal => {
+                let is_last = behind.is_empty();
+                self.finish_seal(base, &found, is_last, manifest, segments)?;
+                Ok(GoesOn::Behind)
+            }
+            Action::CutTorn => {
+                self.cut_here(base, found, &later, manifest, segments)?;
+                Ok(GoesOn::Here)
+            }
+            Action::Fence | Action::Serve | Action::Close => {
+                self.fence_full(base, seal, follower, segments)?;
+                Ok(GoesOn::Behind)
+            }
+        }
+    }
+
+    /// Its footer says that the data is durable: it is not read again. `false` when there is none.
+    fn finish_by_footer(
+        &mut self,
+        base: Offset,
+        seal: Seal,
+        is_last: bool,
+        manifest: &mut Manifest,
+        segments: &mut Segments,
+    ) -> Result<bool, RecoverError> {
+        let mode = match self.may_write() {
+            true => OpenMode::ReadWrite,
+            false => OpenMode::Read,
+        };
+        let file = match self.disk.open(&self.paths.log(base), mode) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        // As `examine.rs` does: what was written before a sync that failed is not on the device.
+        if let Err(e) = file.drop_cache() {
+            tracing::debug!("segment {base}: the cache was not dropped: {e}");
+        }
+        let identity = read_identity(file.as_ref(), self.paths, self.context.cluster_id, base)?;
+        let pair = read_slots(file.as_ref(), identity.tag)?;
+        let slots = classify(&identity, &pair);
+        let stored = read_footer(file.as_ref(), seal.data_end, identity.tag)?;
+        let stored = stored.ok().filter(|footer| Seal::from(footer) == seal);
+        let Some(footer) = stored.filter(|_| slots != Slots::NoneValid) else { return Ok(false) };
+        if self.may_write() {
+            file.set_len(footer.file_bytes()).map_err(Fault::from)?;
+            file.sync().map_err(Fault::Sync)?;
+            self.sync_index(base)?;
+            self.findings.push(Finding::SealCompleted { segment: base });
+        } else {
+            self.refuse_write("an interrupted sealing waits to be completed");
+        }
+        segments.clean = false;
+        let newest = pair.newest().map(|(_, slot)| slot);
+        let seen_end = seal.next_offset;
+        let sealed = Sealed { base, footer, identity: &identity, newest, slots, seen_end };
+        self.note_sealed(sealed, is_last, manifest, segments);
+        Ok(true)
+    }
+
+    /// What a killed process wrote of it may be in memory alone.
+    fn sync_index(&self, base: Offset) -> Result<(), RecoverError> {
+        match self.disk.open(&self.paths.index(base), OpenMode::ReadWrite) {
+            Ok(file) => Ok(file.sync().map_err(Fault::Sync)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Header or slots are damaged, and its data is what the manifest says: as of a sealed segment.
+    /// The next segment has the lease.
+    fn keep_undescribed(
+        &mut self,
+        base: Offset,
+        seal: Seal,
+        follower: Option<Offset>,
+        found: &Found,
+        manifest: &mut Manifest,
+        segments: &mut Segments,
+    ) -> Result<(), RecoverError> {
+        if self.may_write() {
+            found.file.sync().map_err(Fault::Sync)?;
+        }
+        let sealed = examine_sealed(self.disk, self.paths, self.context, base, seal, follower)?;
+        if let Some(segment) = sealed.segment.as_ref().filter(|_| sealed.damage.is_none()) {
+            manifest.seal(base, &segment.footer);
+            segments.manifest_changed = true;
+        }
+        segments.sealed.extend(sealed.segment);
+        self.findings.extend(sealed.findings);
+        self.add_damage(sealed.damage);
+        Ok(())
+    }
+
+    /// What is valid stays readable, as of a damaged sealed segment.
+    fn fence_full(
+        &mut self,
+        base: Offset,
+        seal: Seal,
+        follower: Option<Offset>,
+        segments: &mut Segments,
+    ) -> io::Result<()> {
+        self.doubt = true;
+        let sealed = examine_sealed(self.disk, self.paths, self.context, base, seal, follower)?;
+        segments.sealed.extend(sealed.segment);
+        segments.next_offset = segments.next_offset.max(Some(seal.next_offset));
+        self.findings.extend(sealed.findings);
+        self.add_damage(sealed.damage);
+        Ok(())
+    }
+
+    /// Those whose files are there; a cut that a crash interrupted may have moved some.
+    fn later(&self, behind: &[SegmentEntry]) -> io::Result<Vec<Later>> {
+        let mut later = Vec::new();
+        for entry in behind {
+            let base = entry.base_offset;
+            let file = match self.disk.open(&self.paths.log(base), OpenMode::Read) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let cluster_id = self.context.cluster_id;
+            let identity = read_identity(file.as_ref(), self.paths, cluster_id, base)?;
+            let pair = read_slots(file.as_ref(), identity.tag)?;
+            let slots = classify(&identity, &pair);
+            let has_footer = match entry.seal() {
+                Some(seal) => read_footer(file.as_ref(), seal.data_end, identity.tag)?.is_ok(),
+                None => false,
+            };
+            let newest = pair.newest().map(|(_, slot)| slot);
+            later.push(Later { base, slots, newest, has_footer });
+        }
+        Ok(later)
+    }
+
+    /// The log goes on in this segment; what came later is set aside.
+    fn cut_here(
+        &mut self,
+        base: Offset,
+        found: Found,
+        later: &[Later],
+        manifest: &mut Manifest,
+        segments: &mut Segments,
+    ) -> Result<(), RecoverError> {
+        // Whatever the boot: the bytes are gone, but somebody may have seen their offsets.
+        let own = found.newest.map(|(_, slot)| lease_of(&slot, found.slots));
+        let leases = later.iter().filter_map(|it| Some(lease_of(&it.newest?, it.slots)));
+        let epochs = later.iter().filter_map(|it| Some(it.newest?.leader_epoch));
+        let next = leases.chain(own).max().unwrap_or(found.tail.next_offset);
+        let epoch = epochs.max().unwrap_or(LeaderEpoch(0));
+        manifest.leader_epoch = manifest.leader_epoch.max(epoch);
+        manifest.offset_floor = manifest.offset_floor.max(next);
+        if !self.may_write() {
+            self.refuse_write("segments behind a torn one wait to be set aside");
+            segments.next_offset = Some(manifest.offset_floor);
+            segments.active = match found.newest {
+                Some((place, slot)) => taking_appends(found, place, slot),
+                None => None,
+            };
+            return Ok(());
+        }
+        self.write_manifest(manifest)?;
+        for it in later.iter().rev() {
+            self.move_to_torn(it.base)?;
+        }
+        manifest.segments.retain(|entry| entry.base_offset <= base);
+        manifest.activate(base);
+        self.write_manifest(manifest)?;
+        drop(found);
+        self.active(base, manifest, segments)
+    }
+
+    fn write_manifest(&self, manifest: &mut Manifest) -> Result<(), RecoverError> {
+        manifest.generation += 1;
+        Ok(write_small_file(self.disk, &self.paths.manifest(), &manifest.encode())?)
+    }
+
+    /// The whole file, so that it needs no space and happens at once.
+    fn move_to_torn(&mut self, base: Offset) -> Result<(), Fault> {
+        let path = self.paths.log(base);
+        let file = self.disk.open(&path, OpenMode::Read)?;
+        let end = last_non_zero(file.as_ref(), DATA_START, file.len()?)?;
+        drop(file);
+        remove(self.disk, self.paths, &self.paths.index(base))?;
+        if end == DATA_START {
+            remove(self.disk, self.paths, &path)?;
+            self.findings.push(Finding::CreationTakenBack { segment: base });
+            return Ok(());
+        }
+        let torn = Path::new(TORN_DIR);
+        self.disk.create_dir_all(torn)?;
+        let kept = self.paths.torn(base, 0);
+        self.disk.rename(&path, &kept)?;
+        self.disk.sync_dir(torn).map_err(Fault::Sync)?;
+        self.disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
+        let (position, bytes) = (DATA_START, end - DATA_START);
+        let kept = kept.display().to_string();
+        self.findings.push(Finding::TornCut { segment: base, position, bytes, kept });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
