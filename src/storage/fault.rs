@@ -23,6 +23,14 @@ pub enum Fault {
     Sync(io::Error),
 }
 
+impl Fault {
+    /// Whether the file or directory is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        let (Fault::NoSpace(error) | Fault::Write(error) | Fault::Sync(error)) = self;
+        error.kind() == io::ErrorKind::NotFound
+    }
+}
+
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
         if is_no_space(&error) { Fault::NoSpace(error) } else { Fault::Write(error) }

@@ -16,7 +16,7 @@ use super::manifest::Manifest;
 use super::slot::{Slot, SlotPlace};
 use super::small_file::write_small_file;
 use super::tail::SegmentTail;
-use crate::env::{File, OpenMode, write_all_at};
+use crate::env::{Disk, File, OpenMode, write_all_at};
 use crate::types::Offset;
 
 /// A file operation to run on a thread that may wait for the device.
@@ -379,10 +379,19 @@ pub(crate) fn remove_partition(dir: &DirShared, paths: &PartitionPaths) -> Resul
         remove_by_trash(dir, paths, &paths.dir().join(&entry.name))?;
     }
     disk.remove_dir(paths.dir())?;
-    let topic = topic_dir(paths.id().topic);
-    disk.sync_dir(&topic).map_err(Fault::Sync)?;
-    if disk.read_dir(&topic)?.is_empty() {
-        disk.remove_dir(&topic)?;
+    match leave_topic(disk, &topic_dir(paths.id().topic)) {
+        // Its other partitions are removed beside this one, and one of them was the last.
+        Err(fault) if fault.is_not_found() => Ok(()),
+        left => left,
+    }
+}
+
+/// Makes the removal of a partition's directory durable, and removes that of its topic when no other
+/// partition is left in it.
+fn leave_topic(disk: &dyn Disk, topic: &Path) -> Result<(), Fault> {
+    disk.sync_dir(topic).map_err(Fault::Sync)?;
+    if disk.read_dir(topic)?.is_empty() {
+        disk.remove_dir(topic)?;
         disk.sync_dir(Path::new(TOPICS_DIR)).map_err(Fault::Sync)?;
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! The catalog: made, changed, deleted, and found again after every crash.
 
-use stoplog::broker::{AlterTopicError, Broker, CreateTopicError, NewTopic, ShutdownMode, Topic};
+use stoplog::broker::{
+    AlterTopicError, Broker, BrokerOptions, CreateTopicError, NewTopic, ShutdownMode, Topic,
+};
 use stoplog::types::{ErrorKind, PartitionId, TopicName};
 
 use crate::world::{World, batch, config, produce, read_all, run, until};
@@ -202,3 +204,26 @@ fn a_missing_catalog_is_not_an_empty_one() {
         assert_eq!(refused.map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
     });
 }
+
+#[test]
+fn the_partitions_of_a_topic_are_removed_beside_each_other() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::open(BrokerOptions::new(dir.path())).await.unwrap();
+        for round in 0..10 {
+            let topic = create(&broker, &format!("t{round}"), 8).await;
+            for partition in 0..8 {
+                produce(&broker, &topic, partition, batch(&["a"])).await.unwrap();
+            }
+            broker.delete_topic(topic.name()).await.unwrap();
+        }
+        let topics = dir.path().join("topics");
+        until("all files are gone", || topics.read_dir().unwrap().count() <= INTERNAL_TOPICS).await;
+        let topic = create(&broker, "after", 1).await;
+        produce(&broker, &topic, 0, batch(&["a"])).await.unwrap();
+        broker.shutdown(ShutdownMode::Graceful).await;
+    });
+}
+
+/// Directories of the broker's own logs.
+const INTERNAL_TOPICS: usize = 3;
