@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,21 @@ struct Pending {
 struct Credits {
     by_subscription: Mutex<HashMap<u32, credit::Request>>,
     changed: Condvar,
+    /// The connection is gone: who sends to it ends, and lets go of its topic's files.
+    closed: AtomicBool,
+}
+
+impl Credits {
+    fn close(&self) {
+        let credits = lock(&self.by_subscription);
+        self.closed.store(true, Ordering::Relaxed);
+        drop(credits);
+        self.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
 }
 
 struct Connection {
@@ -80,6 +96,12 @@ struct Connection {
     credits: Arc<Credits>,
     pending: Vec<Pending>,
     replies: Vec<u8>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.credits.close();
+    }
 }
 
 impl Connection {
@@ -332,7 +354,7 @@ impl Pusher {
         let topic = Arc::clone(&self.topic);
         let partition = topic.partition(self.request.partition).ok_or(io::ErrorKind::NotFound)?;
         let mut batch = partition.batch_at(self.request.from);
-        loop {
+        while !self.credits.is_closed() {
             let window = self.window();
             let Some((slice, next)) = partition.read(batch, window.min(PIECE_BYTES)) else {
                 partition.wait_for(batch, Duration::from_secs(1));
@@ -355,9 +377,10 @@ impl Pusher {
             let mut buffers = [IoSlice::new(&head), IoSlice::new(&slice.bytes)];
             write_all_vectored(&mut lock(&self.out), &mut buffers)?;
         }
+        Ok(())
     }
 
-    /// Bytes that may be sent; waits while there are none.
+    /// Bytes that may be sent; waits while there are none and the connection lasts.
     fn window(&self) -> u64 {
         let credits = lock(&self.credits.by_subscription);
         let left = |credits: &HashMap<u32, credit::Request>| {
@@ -367,7 +390,10 @@ impl Pusher {
                 if records_left { c.bytes_to.saturating_sub(self.sent_bytes) } else { 0 }
             })
         };
-        let waited = self.credits.changed.wait_while(credits, |credits| left(credits) == 0);
+        let waited = self
+            .credits
+            .changed
+            .wait_while(credits, |credits| left(credits) == 0 && !self.credits.is_closed());
         left(&waited.unwrap_or_else(PoisonError::into_inner))
     }
 }
