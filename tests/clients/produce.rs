@@ -93,6 +93,7 @@ async fn a_delivery_times_out_under_way_and_says_that_it_may_have_happened() {
         let delivered = within(try_to_send(&producer, number)).await.unwrap();
         assert_eq!(delivered.offset, Some(Offset(i64::from(number))));
     }
+    world.shows(10).await;
     let all: Vec<u32> = world.everything().await.iter().map(number).collect();
     assert_eq!(all, (0..10).collect::<Vec<_>>());
     within(producer.close()).await.unwrap();
@@ -116,6 +117,7 @@ async fn what_was_given_up_under_way_is_not_taken_for_what_comes_after_it() {
     for number in 3..20 {
         within(try_to_send(&producer, number)).await.unwrap();
     }
+    world.shows(19).await;
     let all: Vec<u32> = world.everything().await.iter().map(number).collect();
     let expected: Vec<u32> = std::iter::once(0).chain(2..20).collect();
     assert_eq!(all, expected);

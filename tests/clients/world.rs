@@ -8,7 +8,7 @@ use stoplog::client::{
     Producer, ProducerOptions, Reading, StopAt,
 };
 use stoplog::server::{RunningServer, Server, ServerOptions};
-use stoplog::types::{GroupId, TopicName};
+use stoplog::types::{GroupId, Offset, PartitionId, TopicName};
 
 /// Longer than any of these tests takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,6 +53,15 @@ impl World {
 
     pub async fn producer(&self) -> Producer {
         self.client().await.producer(&topic(), ProducerOptions::default()).await.unwrap()
+    }
+
+    /// Waits until the first partition shows so many records: what is answered at `os` in a topic
+    /// that syncs is shown after the sync.
+    pub async fn shows(&self, records: i64) {
+        let topic = self.broker.topic(&topic()).unwrap();
+        let partition = topic.partition(PartitionId(0)).unwrap();
+        let shown = partition.wait_visible(Offset(records - 1));
+        tokio::time::timeout(PATIENCE, shown).await.unwrap().unwrap();
     }
 
     /// Everything that is in the topic now, partition by partition, in order.
