@@ -368,7 +368,7 @@ fn make_queues(dir: &Arc<DirShared>) -> Vec<Arc<WriterQueue>> {
     let options = &dir.options;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = match options.writers {
-        0 => cores.min(WRITERS_MAX),
+        0 => (cores / 2).clamp(1, WRITERS_MAX),
         count => count as usize,
     };
     let make = || Arc::new(WriterQueue::new(options.queue_bytes_max, options.queue_batches_max));

@@ -19,7 +19,7 @@ const INTERNAL_BYTES: usize = 16 << 20;
 const INTERNAL_BATCHES: usize = 64;
 /// Waiting batches of this size wake the writer though more are announced: enough for one large
 /// write, and little enough that writing and receiving overlap.
-const WAKE_BYTES: usize = 256 << 10;
+const WAKE_BYTES: usize = 512 << 10;
 
 /// One entry of a writer's queue.
 pub(crate) enum Command {

@@ -43,8 +43,8 @@ pub(super) const ROWS: &[Setting] = &[
         key: "storage.writers",
         kind: Kind::Count { min: 0, max: 64 },
         default: "0",
-        doc: "Log writers; a partition belongs to one of them. 0 = one per core, at most 4.",
-        reason: "Appending is a copy into the page cache, which four cores saturate.",
+        doc: "Log writers; a partition belongs to one of them. 0 = half of the cores, 1 to 4.",
+        reason: "Appending is a copy into the page cache, which four cores saturate; the other half receives.",
         apply: |r, v| r.broker.storage.writers = v.narrow(),
     },
     Setting {
