@@ -11,5 +11,7 @@ mod fuzz_seeds;
 mod golden_dir;
 #[path = "storage/model.rs"]
 mod model;
+#[path = "storage/rolls.rs"]
+mod rolls;
 #[path = "storage/world.rs"]
 mod world;

@@ -287,6 +287,13 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    /// What is queued holds partitions, which hold the queue.
+    fn drop(&mut self) {
+        self.queues.iter().for_each(|queue| queue.close());
+    }
+}
+
 /// Steps the writers of a data directory by hand: no threads, the same machines.
 pub struct Stepper {
     inner: Arc<Inner>,

@@ -32,6 +32,10 @@ pub struct StorageOptions {
     /// for the oldest. Bounds what a power cut can take from a topic that is not synced by its acks,
     /// what recovery reads, and open files: 8 are 1 GiB at the default size.
     pub sealing_segments_max: usize,
+    /// How long a full segment of a topic that is not synced by its acks waits for its sync, when
+    /// nobody asks for it and fewer than half of `sealing_segments_max` are full: a sync beside
+    /// appends holds them up. Bounds in time what a power cut can take, as that bounds it in bytes.
+    pub seal_delay_max: Duration,
     /// Bytes of one write call.
     pub write_bytes_max: usize,
     /// Open files that are kept for reading, beside one per partition with unsynced writes.
@@ -88,6 +92,7 @@ impl Default for StorageOptions {
             queue_batches_max: 1 << 16,
             round_bytes_max: 4 << 20,
             sealing_segments_max: 8,
+            seal_delay_max: Duration::from_secs(5),
             write_bytes_max: 4 << 20,
             files_max: 512,
             maps_max: 4096,

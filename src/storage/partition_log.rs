@@ -230,7 +230,7 @@ impl PartitionLog {
         }
         let commit = self.commit_deadline();
         let quiet = self.quiet_deadline();
-        commit.into_iter().chain(quiet).min()
+        commit.into_iter().chain(quiet).chain(self.seal_deadline()).min()
     }
 
     /// Asks to be woken at `deadline`, unless an earlier call is due anyway: it asks again then.

@@ -83,6 +83,7 @@ pub fn small_storage() -> StorageOptions {
         drive: Drive::Stepped,
         writers: 1,
         lease_records: 40,
+        seal_delay_max: Duration::from_millis(400),
         slot_flush: Duration::from_millis(50),
         index_flush_bytes: 6_000,
         checkpoint_idle: Duration::from_secs(5),

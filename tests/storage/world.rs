@@ -55,6 +55,7 @@ pub fn tiny() -> (StorageOptions, PartitionOptions) {
         drive: Drive::Stepped,
         writers: 1,
         lease_records: 64,
+        seal_delay_max: Duration::ZERO,
         ..StorageOptions::default()
     };
     let partition = PartitionOptions {

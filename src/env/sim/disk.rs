@@ -118,6 +118,16 @@ impl SimDisk {
         self.state().ops
     }
 
+    /// Syncs so far, of files and of directories.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// Bytes read from files so far, maps left out.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
+    }
+
     /// A hash over every change so far, its bytes included: equal runs have equal traces.
     pub fn trace(&self) -> u64 {
         self.state().trace

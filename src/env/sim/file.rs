@@ -78,7 +78,9 @@ impl File for SimFile {
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.handle.disk.state();
         state.begin(Op::Read)?;
-        Ok(state.file(self.handle.ino).read(buffer, offset))
+        let read = state.file(self.handle.ino).read(buffer, offset);
+        state.bytes_read += read as u64;
+        Ok(read)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) resident: bool,
     pub(super) plan: Option<FaultPlan>,
     pub(super) ops: u64,
+    pub(super) syncs: u64,
+    pub(super) bytes_read: u64,
     pub(super) trace: u64,
     /// States after each change, while they are recorded.
     pub(super) recording: Option<Vec<State>>,
@@ -64,6 +66,8 @@ impl State {
             resident: true,
             plan: None,
             ops: 0,
+            syncs: 0,
+            bytes_read: 0,
             trace: 0,
             recording: None,
         }
@@ -87,6 +91,8 @@ impl State {
             resident: self.resident,
             plan: None,
             ops: self.ops,
+            syncs: self.syncs,
+            bytes_read: self.bytes_read,
             trace: self.trace,
             recording: None,
         }
@@ -145,6 +151,7 @@ impl State {
             return Err(Errno::IO.into());
         }
         self.ops += 1;
+        self.syncs += u64::from(matches!(op, Op::Sync | Op::SyncDir));
         match self.plan.as_mut().and_then(|plan| plan.strike(op)) {
             None => Ok(None),
             Some(Fault::Enospc) => Err(Fault::Enospc.error()),

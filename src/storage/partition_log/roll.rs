@@ -31,7 +31,7 @@ impl PartitionLog {
         if let Some(active) = &self.active {
             manifest.sealing(active.segment.base_offset, &active.footer());
         }
-        self.begin_seal();
+        self.begin_seal(round.now);
         let first = self.manifest.segments.is_empty() && self.manifest.generation == 0;
         let identity = self.identity(round.wall);
         let slot = self.first_slot(&identity);

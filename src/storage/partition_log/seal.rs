@@ -12,11 +12,12 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::storage::footer::Footer;
 use crate::storage::job::{Caches, Commit, Fault, SealWork, Work};
 use crate::storage::segment::{Border, Segment};
-use crate::types::Offset;
+use crate::types::{Durability, Offset};
 
 use super::{Active, PartitionLog, Round};
 
@@ -40,6 +41,9 @@ pub(super) struct Sealing {
     pub(super) full: Active,
     /// Caches of the moment at which it was full.
     files: Vec<(PathBuf, Vec<u8>)>,
+    full_since: Duration,
+    /// When the oldest of its writes was made that was not synced then.
+    unsynced_since: Option<Duration>,
 }
 
 impl Sealing {
@@ -75,26 +79,50 @@ impl Seals {
 
 impl PartitionLog {
     /// The active segment takes no more.
-    pub(super) fn begin_seal(&mut self) {
+    pub(super) fn begin_seal(&mut self, now: Duration) {
         let Some(full) = self.active.take() else { return };
         assert!(!full.tail.is_empty(), "an empty segment is never sealed");
         let files = self.state_caches();
-        self.unsynced_since = None;
-        self.seals.queue.push_back(Sealing { full, files });
+        let unsynced_since = self.unsynced_since.take();
+        self.seals.queue.push_back(Sealing { full, files, full_since: now, unsynced_since });
         self.dir.segment_closed();
     }
 
-    /// The next step of the oldest one.
-    pub(super) fn start_seal(&mut self, round: &mut Round<'_>) {
+    /// When the next step of the oldest one is due. A sync that nobody waits for is put off: it would
+    /// only hold up the appends beside it.
+    pub(super) fn seal_deadline(&self) -> Option<Duration> {
         let leaves = self.orders.wants_removal() || self.dir.latch.is_closed();
-        if leaves || self.seals.are_busy() {
+        let front = self.seals.queue.front().filter(|_| !leaves && !self.seals.are_busy())?;
+        if front.is_durable() {
+            let stuck = self.stopped.is_some() || self.seals.no_space;
+            return (!stuck).then_some(Duration::ZERO);
+        }
+        let delay = front.full_since + self.dir.options.seal_delay_max;
+        match self.options.durability {
+            _ if self.is_seal_wanted() => Some(Duration::ZERO),
+            Durability::Fsync => Some(Duration::ZERO),
+            Durability::Os => Some(delay),
+            Durability::Interval { ms } => {
+                let since = front.unsynced_since.unwrap_or(front.full_since);
+                Some(delay.min(since + Duration::from_millis(u64::from(ms))))
+            }
+        }
+    }
+
+    /// Whether somebody waits for durable data of full segments, or as many as may wait do.
+    fn is_seal_wanted(&self) -> bool {
+        self.seals.queue.len() >= (self.dir.options.sealing_segments_max / 2).max(1)
+            || self.acks.wanted().is_some()
+            || self.orders.wants_commit(self.durable_end())
+            || self.stopped.is_some()
+    }
+
+    /// The next step of the oldest one, when it is due.
+    pub(super) fn start_seal(&mut self, round: &mut Round<'_>) {
+        if self.seal_deadline().is_none_or(|deadline| deadline > round.now) {
             return;
         }
-        let stuck = self.stopped.is_some() || self.seals.no_space;
         let Some(front) = self.seals.queue.front_mut() else { return };
-        if front.is_durable() && stuck {
-            return;
-        }
         match front.full.open_file(&self.dir) {
             Err(e) if self.stopped.is_none() => self.stop(&e),
             Err(_) => {}
