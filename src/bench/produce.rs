@@ -192,8 +192,9 @@ impl Lane {
         let collector = async {
             let mut outcome = Outcome::default();
             while let Some((due, delivery)) = waiting.recv().await {
-                let sent = (due, delivery.wait().await);
-                self.count(&mut outcome, sent, 1).await?;
+                // The producer obeys back pressure itself: what it gives up has failed.
+                let delivered = delivery.wait().await?;
+                self.count(&mut outcome, (due, Ok(delivered)), 1).await?;
             }
             Ok::<_, BenchError>(outcome)
         };

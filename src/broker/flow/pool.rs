@@ -144,12 +144,16 @@ impl Pool {
 
     /// How long what is in the pool now takes to leave, or `None` while no rate is known.
     pub fn predicted_sojourn(&self) -> Option<Duration> {
-        self.0.drain.time_for(self.used())
+        self.time_for(self.used())
+    }
+
+    fn time_for(&self, bytes: u64) -> Option<Duration> {
+        self.0.drain.time_for(bytes, self.0.clock.monotonic())
     }
 
     /// When something that needs `bytes` to leave first is to try again, in milliseconds.
     pub fn retry_after_ms(&self, bytes: u64) -> u32 {
-        retry_after_ms(bytes, &self.0.drain, &self.0.options)
+        retry_after_ms(self.time_for(bytes), &self.0.options)
     }
 
     /// Refusals and the length of the current stretch of them, for each scope that the pool has.
@@ -231,8 +235,9 @@ impl Drop for Permit {
         }
         self.partition.give(self.bytes);
         let pool = &self.pool.0;
-        pool.drain.record(self.bytes, pool.clock.monotonic());
-        if pool.used.fetch_sub(self.bytes, Ordering::AcqRel) == self.bytes {
+        let left = pool.used.fetch_sub(self.bytes, Ordering::AcqRel).saturating_sub(self.bytes);
+        pool.drain.record(self.bytes, left, pool.clock.monotonic());
+        if left == 0 {
             pool.empty.notify_waiters();
         }
     }
