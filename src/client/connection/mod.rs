@@ -80,6 +80,8 @@ struct State {
 /// An open connection.
 pub(super) struct Connection {
     address: String,
+    /// Names the broker's process: requests on their way to one die with it.
+    writer_id: Arc<str>,
     outbox: Outbox,
     state: Mutex<State>,
     requests: Arc<Semaphore>,
@@ -95,6 +97,11 @@ impl Connection {
     /// Whether new work should go to another connection.
     pub(super) fn is_spent(&self) -> bool {
         self.draining.load(Ordering::Relaxed) || self.lock().closed.is_some()
+    }
+
+    /// The broker's process, by a name of its own.
+    pub(super) fn writer_id(&self) -> Arc<str> {
+        Arc::clone(&self.writer_id)
     }
 
     /// Returns when the connection is closed.

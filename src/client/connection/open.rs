@@ -49,6 +49,7 @@ impl Connection {
         let idle = Duration::from_millis(u64::from(hello.idle_timeout_ms));
         let connection = Arc::new(Connection {
             address: address.to_owned(),
+            writer_id: hello.writer_id.into(),
             outbox: super::Outbox::default(),
             state: Mutex::new(State::default()),
             requests: Arc::new(Semaphore::new(requests.min(Semaphore::MAX_PERMITS))),

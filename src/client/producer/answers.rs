@@ -96,15 +96,19 @@ impl State {
 
     pub(super) fn settle(&mut self, shared: &Arc<Shared>, number: usize) {
         let lane = &mut self.lanes[number];
-        if let Some(Settled::Lost(lost)) = lane.settle() {
-            tracing::warn!(
-                partition = lost.partition.0,
-                records = lost.records,
-                "the broker lost acknowledged records; going on under a new epoch"
-            );
-            self.losses.push(lost);
-            shared.work.notify_one();
+        let Some(Settled { lost, undecided }) = lane.settle() else { return };
+        for batch in undecided {
+            let error = batch.last_error.clone().unwrap_or(ClientError::Closed);
+            lane.give_up(shared, batch, error);
         }
+        let Some(lost) = lost else { return };
+        tracing::warn!(
+            partition = lost.partition.0,
+            records = lost.records,
+            "the broker lost acknowledged records; going on under a new epoch"
+        );
+        self.losses.push(lost);
+        shared.work.notify_one();
     }
 }
 

@@ -59,7 +59,7 @@ impl Lane {
         }
         let late = self.under_way.values_mut().filter(|batch| is_over(batch) && !batch.given_up);
         for batch in late {
-            batch.in_doubt = true;
+            batch.is_in_doubt();
             let failure = batch.failure(timed_out());
             shared.tell(batch, Err(failure));
             (batch.given_up, batch.body) = (true, Body::Built(Bytes::new()));
@@ -68,7 +68,7 @@ impl Lane {
 
     /// It is not tried again.
     pub(super) fn give_up(&mut self, shared: &Shared, batch: Batch, otherwise: ClientError) {
-        self.gap_in_doubt |= batch.in_doubt;
+        self.gap_in_doubt |= batch.doubt.is_some();
         let failure = batch.failure(otherwise);
         shared.complete(batch, Err(failure));
     }

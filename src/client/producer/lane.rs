@@ -7,6 +7,7 @@
 //!   failed goes first, in order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -42,8 +43,10 @@ pub(super) struct Batch {
     /// Bytes that were sent.
     pub(super) sent_bytes: u64,
     pub(super) last_error: Option<ClientError>,
-    /// An attempt may have written it.
-    pub(super) in_doubt: bool,
+    /// The broker's process it was sent to last.
+    pub(super) sent_to: Option<Arc<str>>,
+    /// An attempt may have written it, or do so yet while this process of the broker lives.
+    pub(super) doubt: Option<Arc<str>>,
     /// Its outcome was told before its answer came; it only keeps its place in the window.
     pub(super) given_up: bool,
 }
@@ -51,13 +54,20 @@ pub(super) struct Batch {
 impl Batch {
     /// What an attempt, or the lack of an answer to it, leaves behind.
     pub(super) fn failed(&mut self, error: ClientError) {
-        self.in_doubt |= error.effects() == Effects::Unknown;
+        if error.effects() == Effects::Unknown {
+            self.is_in_doubt();
+        }
         self.last_error = Some(error);
+    }
+
+    /// The last attempt may have written it.
+    pub(super) fn is_in_doubt(&mut self) {
+        self.doubt = self.sent_to.clone();
     }
 
     /// What its records fail with.
     pub(super) fn failure(&self, otherwise: ClientError) -> ClientError {
-        let effects = if self.in_doubt { Effects::Unknown } else { Effects::None };
+        let effects = if self.doubt.is_some() { Effects::Unknown } else { Effects::None };
         self.last_error.clone().unwrap_or(otherwise).of_all_attempts(effects)
     }
 
@@ -115,12 +125,13 @@ pub(super) struct Lane {
     pub(super) last_bytes: usize,
 }
 
-/// What `settle` found.
-pub(super) enum Settled {
-    /// Go on.
-    Resend,
-    /// Acknowledged records are gone; a new epoch is needed.
-    Lost(LostRange),
+/// What `settle` found, besides what is to be sent again.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// Acknowledged records that are gone.
+    pub(super) lost: Option<LostRange>,
+    /// Batches that may not be sent under another epoch: a copy may yet be written under this one.
+    pub(super) undecided: Vec<Batch>,
 }
 
 impl Lane {
@@ -234,25 +245,33 @@ impl Lane {
         for batch in batches.into_values().rev() {
             self.ready.push_front(batch);
         }
-        let Some(expected) = expected else { return Some(Settled::Resend) };
-        if expected < self.acked_to {
-            let lost = LostRange {
-                partition: self.partition,
-                records: u64::try_from(self.acked_to - expected).unwrap_or(0),
-                first_offset: self.offset_of(expected),
-            };
-            self.ask_for_next_epoch();
-            return Some(Settled::Lost(lost));
-        }
+        let Some(expected) = expected else { return Some(Settled::default()) };
+        let lost = (expected < self.acked_to).then(|| LostRange {
+            partition: self.partition,
+            records: u64::try_from(self.acked_to - expected).unwrap_or(0),
+            first_offset: self.offset_of(expected),
+        });
         // A batch before was given up, never written: those behind it close the gap. If it, or an
         // earlier copy of one of those, may be on its way still, none must be taken for another: a
         // new epoch keeps out what comes late.
-        let in_doubt = self.gap_in_doubt || self.ready.iter().any(|batch| batch.in_doubt);
-        match in_doubt {
-            true => self.ask_for_next_epoch(),
-            false => self.renumber(expected),
+        let in_doubt = self.gap_in_doubt || self.ready.iter().any(|batch| batch.doubt.is_some());
+        if lost.is_none() && !in_doubt {
+            self.renumber(expected);
+            return Some(Settled::default());
         }
-        Some(Settled::Resend)
+        self.ask_for_next_epoch();
+        Some(Settled { lost, undecided: self.take_undecided() })
+    }
+
+    /// Batches of which a copy may still reach the process that refused the head: until the new
+    /// epoch is known there it would be written, and they a second time.
+    fn take_undecided(&mut self) -> Vec<Batch> {
+        let refused_by = self.ready.front().and_then(|head| head.sent_to.clone());
+        let (undecided, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready)
+            .into_iter()
+            .partition(|batch| batch.doubt.is_some() && batch.doubt == refused_by);
+        self.ready = ready.into();
+        undecided
     }
 
     fn ask_for_next_epoch(&mut self) {
@@ -337,21 +356,35 @@ mod tests {
     use crate::record::{BuilderOptions, RecordRef};
     use crate::types::{ProducerEpoch, ProducerId};
 
-    /// A lane whose batches 1 and 2, of one record each, failed; the broker still waits for the
-    /// first number.
-    fn refused_behind(given_up: ClientError) -> Lane {
+    /// The process of the broker that refuses.
+    const BROKER: &str = "second";
+
+    /// A lane whose batch of number 0 was given up for `given_up`, and whose batch of number 1 is
+    /// then refused: the broker still waits for the first. An earlier copy of it was sent to
+    /// `earlier` and not answered.
+    fn refused_behind(given_up: ClientError, earlier: Option<&str>) -> (Lane, Settled) {
         let mut lane = Lane::new(PartitionId(0), Sender::Nobody, Duration::ZERO);
         lane.identify(Identity { id: ProducerId(7), epoch: ProducerEpoch(3) });
-        let mut batches: Vec<Batch> = (0..2).map(batch).collect();
-        batches.iter_mut().for_each(|batch| lane.stamp(batch));
-        let mut first = batches.remove(0);
+        let (mut first, mut second) = (batch(0), batch(1));
+        lane.stamp(&mut first);
+        lane.stamp(&mut second);
         first.failed(given_up);
-        lane.gap_in_doubt |= first.in_doubt;
+        lane.gap_in_doubt |= first.doubt.is_some();
+        if let Some(earlier) = earlier {
+            second.sent_to = Some(earlier.into());
+            second.failed(timed_out());
+            second.sent_to = Some(BROKER.into());
+        }
         let detail = ErrorDetail::Sequence { expected: 0, found: 1 };
         let refused = ErrorAnswer::new(ErrorCode::OutOfOrderSequence, "").with_detail(detail);
-        lane.try_again(batches.remove(0), refused.into());
-        assert!(matches!(lane.settle(), Some(Settled::Resend)));
-        lane
+        lane.try_again(second, refused.into());
+        let settled = lane.settle().expect("everything is answered");
+        assert_eq!(settled.lost, None);
+        (lane, settled)
+    }
+
+    fn timed_out() -> ClientError {
+        ClientError::TimedOut { what: "PRODUCE", after: Duration::ZERO }
     }
 
     fn batch(id: u64) -> Batch {
@@ -368,7 +401,8 @@ mod tests {
             outcome: watch::Sender::new(None),
             sent_bytes: 0,
             last_error: None,
-            in_doubt: false,
+            sent_to: Some(BROKER.into()),
+            doubt: None,
             given_up: false,
         }
     }
@@ -376,18 +410,32 @@ mod tests {
     #[test]
     fn a_gap_that_was_refused_is_closed_under_the_same_epoch() {
         let too_large = ErrorAnswer::new(ErrorCode::BatchTooLarge, "");
-        let lane = refused_behind(too_large.into());
+        let (lane, settled) = refused_behind(too_large.into(), None);
         assert!(matches!(lane.sender, Sender::Known { next: 1, .. }));
-        assert_eq!(lane.ready[0].first, Some(0));
+        assert_eq!((lane.ready[0].first, settled.undecided.len()), (Some(0), 0));
     }
 
     #[test]
     fn a_gap_that_may_yet_be_filled_ends_the_epoch() {
-        let timed_out = ClientError::TimedOut { what: "PRODUCE", after: Duration::ZERO };
-        let mut lane = refused_behind(timed_out);
+        let (mut lane, settled) = refused_behind(timed_out(), None);
         let Sender::Ask { previous: Some(previous) } = &lane.sender else { panic!("no new epoch") };
-        assert_eq!(previous.epoch, ProducerEpoch(3));
+        assert_eq!((previous.epoch, settled.undecided.len()), (ProducerEpoch(3), 0));
         lane.identify(Identity { id: ProducerId(7), epoch: ProducerEpoch(4) });
         assert_eq!((lane.ready[0].first, lane.gap_in_doubt), (Some(0), false));
+    }
+
+    #[test]
+    fn a_batch_whose_copy_may_still_arrive_is_not_sent_under_a_new_epoch() {
+        // The gap's late copy and then this one's may be written before the epoch ends.
+        let (lane, settled) = refused_behind(timed_out(), Some(BROKER));
+        assert!(matches!(lane.sender, Sender::Ask { .. }) && lane.ready.is_empty());
+        assert_eq!(settled.undecided[0].failure(timed_out()).effects(), Effects::Unknown);
+    }
+
+    #[test]
+    fn a_copy_that_died_with_the_broker_it_was_sent_to_is_no_doubt() {
+        let (lane, settled) = refused_behind(timed_out(), Some("first"));
+        assert!(matches!(lane.sender, Sender::Ask { .. }));
+        assert_eq!((lane.ready.len(), settled.undecided.len()), (1, 0));
     }
 }

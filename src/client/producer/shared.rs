@@ -262,7 +262,8 @@ impl State {
             outcome: watch::Sender::new(None),
             sent_bytes: 0,
             last_error: None,
-            in_doubt: false,
+            sent_to: None,
+            doubt: None,
             given_up: false,
         }
     }
@@ -323,6 +324,7 @@ impl State {
             deadline_ms: millis(batch.deadline.saturating_duration_since(now)).max(1),
         };
         batch.sent_bytes = bytes.len() as u64;
+        batch.sent_to = Some(link.connection.writer_id());
         let (sink_shared, id) = (Arc::clone(shared), batch.id);
         let sink = Box::new(move |answer| sink_shared.answered(number, id, answer));
         if link.connection.produce(&request, bytes.clone(), sink).is_err() {
