@@ -6,10 +6,12 @@
 //! the slope controller; they will set the same windows and levels.
 
 mod binding;
+mod bucket;
 mod cause;
 mod credit;
 mod disk;
 mod drain;
+mod fair;
 mod grant;
 mod options;
 mod pool;
@@ -17,10 +19,12 @@ mod retry;
 mod topic_limit;
 
 pub use binding::Binding;
+pub use bucket::{Bucket, Owing, UNLIMITED};
 pub use cause::Cause;
 pub use credit::{Credit, CreditBudget, SubscriptionCredit};
 pub use disk::{DiskGauge, DiskLevel};
 pub use drain::DrainRate;
+pub use fair::{Claim, max_min};
 pub use grant::{Grant, GrantOptions, GrantSeat, GrantShares, PublisherGrant};
 pub use options::FlowOptions;
 pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
