@@ -22,10 +22,7 @@ use super::report::BrokerMetrics;
 use super::topic::{PartitionHandle, Topic, TopicTable};
 use crate::env::{Env, Latch};
 use crate::storage::{LogDir, Materialised, PartitionOptions};
-use crate::types::{
-    Effects, PartitionId, Pushback, PushbackCode, PushbackScope, Severity, TopicConfig, TopicId,
-    TopicPartition,
-};
+use crate::types::{PartitionId, Pushback, TopicConfig, TopicId, TopicPartition};
 
 /// How far a shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +124,7 @@ impl Core {
             return Err(CommitError::Latched { cause: cause.to_owned() });
         }
         if self.phase() != Phase::Running {
-            return Err(CommitError::Pushback(draining()));
+            return Err(CommitError::Pushback(Pushback::draining()));
         }
         Ok(())
     }
@@ -175,20 +172,6 @@ impl Core {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("data_dir", &self.options.data_dir).finish_non_exhaustive()
-    }
-}
-
-/// The refusal of a broker that goes down.
-pub(super) fn draining() -> Pushback {
-    Pushback {
-        code: PushbackCode::Draining,
-        scope: PushbackScope::Broker,
-        severity: Severity::Hold,
-        effects: Effects::None,
-        retry_after_ms: 1_000,
-        observed: 0,
-        limit: 0,
-        unit: "requests".to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::core::{Core, Phase, draining};
+use super::core::{Core, Phase};
 use super::error::ProduceError;
 use super::facade::Broker;
 use super::flow::{Permit, TopicAdmission};
@@ -16,9 +16,7 @@ use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{
-    Effects, OnFull, PartitionHealth, Pushback, PushbackCode, PushbackScope, Severity,
-};
+use crate::types::{OnFull, PartitionHealth, Pushback, PushbackCode, PushbackScope};
 
 /// A batch between admission and answer. Its permit and its reservation end with it.
 struct PendingProduce {
@@ -126,7 +124,7 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         return Err(ProduceError::Latched { cause: cause.to_owned() });
     }
     if core.phase() != Phase::Running {
-        return Err(ProduceError::Pushback(draining()));
+        return Err(ProduceError::Pushback(Pushback::draining()));
     }
     let topic = core.topics.by_id(request.topic).ok_or(ProduceError::TopicNotFound)?;
     let partition = topic
@@ -200,16 +198,11 @@ fn check_deadline(core: &Core, deadline: Option<Duration>) -> Result<(), Produce
         return Ok(());
     }
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Err(ProduceError::Pushback(Pushback {
-        code: PushbackCode::DeadlineUnmeetable,
-        scope: PushbackScope::Broker,
-        severity: Severity::Reject,
-        effects: Effects::None,
-        retry_after_ms: core.pool.retry_after_ms(core.pool.used()),
-        observed: millis(expected),
-        limit: millis(deadline),
-        unit: "ms".to_owned(),
-    }))
+    Err(ProduceError::Pushback(
+        Pushback::reject(PushbackCode::DeadlineUnmeetable, PushbackScope::Broker, "deadline")
+            .met(millis(expected), millis(deadline), "ms")
+            .after_ms(core.pool.retry_after_ms(core.pool.used())),
+    ))
 }
 
 fn check(topic: &Topic, batch: Bytes) -> Result<CheckedBatch, ProduceError> {

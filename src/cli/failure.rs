@@ -56,6 +56,7 @@ pub fn exit_of(code: ErrorCode) -> Exit {
         | E::BacklogLimit
         | E::DeadlineUnmeetable
         | E::ConnLimit
+        | E::MetadataRate
         | E::GroupLimit => Exit::Pressure,
         E::CorruptRange | E::DiskRead | E::VerifyFailed | E::ResultMismatch => Exit::Corrupt,
         E::Interrupted => Exit::Interrupted,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ServerOptions;
-use crate::types::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// Counts connections; cheap to clone.
 #[derive(Clone)]
@@ -72,16 +72,9 @@ impl Admission {
 }
 
 fn refusal(scope: PushbackScope, observed: usize, limit: usize) -> Pushback {
-    Pushback {
-        code: PushbackCode::ConnLimit,
-        scope,
-        severity: Severity::Hold,
-        effects: Effects::None,
-        retry_after_ms: RETRY_AFTER_MS,
-        observed: observed as u64 + 1,
-        limit: limit as u64,
-        unit: "connections".to_owned(),
-    }
+    Pushback::hold(PushbackCode::ConnLimit, scope, "connections")
+        .met(observed as u64 + 1, limit as u64, "connections")
+        .after_ms(RETRY_AFTER_MS)
 }
 
 impl Drop for Seat {

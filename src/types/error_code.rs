@@ -140,6 +140,8 @@ error_codes! {
         "Close idle clients or raise limits.connections_max."
     410 Draining Closed "The broker is shutting down."
         "Reconnect after it is back; what was acknowledged is safe."
+    411 MetadataRate Throttle "Topics, partitions or quotas are changed too often."
+        "Nothing was changed. Wait as long as retry_after says; stoplog quota ls shows the limit."
 
     // 05xx: groups
     501 GroupNotFound NotFound "No group has this name."
@@ -233,6 +235,7 @@ impl From<super::PushbackCode> for ErrorCode {
             P::CreditViolation => ErrorCode::CreditViolation,
             P::ConnLimit => ErrorCode::ConnLimit,
             P::Draining => ErrorCode::Draining,
+            P::MetadataRate => ErrorCode::MetadataRate,
         }
     }
 }

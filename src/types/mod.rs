@@ -2,6 +2,7 @@
 //! which may not see each other. Deliberately absent: behaviour with I/O, time or randomness.
 
 mod acks;
+mod class;
 mod describe;
 mod error_code;
 mod group;
@@ -12,6 +13,7 @@ mod quantity;
 mod topic;
 
 pub use acks::{Acks, DurabilityLevel};
+pub use class::{Class, ClassError};
 pub use describe::{
     ClusterInfo, CommittedOffset, GroupDescription, GroupListing, LimitUse, MemberDescription,
     PartitionDescription, PartitionHealth, PressureReport, TopicDescription,

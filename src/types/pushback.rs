@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Class;
+
 /// Why a write was slowed, held or refused. The numbers are the wire's and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -30,11 +32,13 @@ pub enum PushbackCode {
     ConnLimit = 9,
     /// The broker is shutting down.
     Draining = 10,
+    /// Topics, partitions or quotas are changed too often.
+    MetadataRate = 11,
 }
 
 impl PushbackCode {
     /// All codes, in wire order.
-    pub const ALL: [PushbackCode; 10] = [
+    pub const ALL: [PushbackCode; 11] = [
         PushbackCode::ThrottledRate,
         PushbackCode::ServerBusy,
         PushbackCode::DiskLow,
@@ -45,6 +49,7 @@ impl PushbackCode {
         PushbackCode::CreditViolation,
         PushbackCode::ConnLimit,
         PushbackCode::Draining,
+        PushbackCode::MetadataRate,
     ];
 
     /// The wire's number.
@@ -70,6 +75,7 @@ impl PushbackCode {
             PushbackCode::CreditViolation => "CREDIT_VIOLATION",
             PushbackCode::ConnLimit => "CONN_LIMIT",
             PushbackCode::Draining => "DRAINING",
+            PushbackCode::MetadataRate => "METADATA_RATE",
         }
     }
 }
@@ -166,6 +172,57 @@ pub struct Pushback {
     pub limit: u64,
     /// Unit of `observed` and `limit`: `bytes`, `records`, `ms`, `segments`, `connections`, ...
     pub unit: String,
+    /// The least important class that is still let in, when classes make the difference.
+    pub min_class: Option<Class>,
+    /// Which limit, as `stoplog pressure` names it: `pool`, `disk:full`, `quota:client/shop`,
+    /// `backlog:email`, ...
+    pub limit_id: String,
+}
+
+impl Pushback {
+    /// Not accepted now, without effects.
+    pub fn hold(code: PushbackCode, scope: PushbackScope, limit_id: impl Into<String>) -> Pushback {
+        Pushback {
+            code,
+            scope,
+            severity: Severity::Hold,
+            effects: Effects::None,
+            retry_after_ms: 0,
+            observed: 0,
+            limit: 0,
+            unit: String::new(),
+            min_class: None,
+            limit_id: limit_id.into(),
+        }
+    }
+
+    /// Refused until something outside changes, without effects.
+    pub fn reject(
+        code: PushbackCode,
+        scope: PushbackScope,
+        limit_id: impl Into<String>,
+    ) -> Pushback {
+        Pushback { severity: Severity::Reject, ..Pushback::hold(code, scope, limit_id) }
+    }
+
+    /// What was measured, and the limit it met.
+    #[must_use]
+    pub fn met(self, observed: u64, limit: u64, unit: &str) -> Pushback {
+        Pushback { observed, limit, unit: unit.to_owned(), ..self }
+    }
+
+    /// When to try again.
+    #[must_use]
+    pub fn after_ms(self, retry_after_ms: u32) -> Pushback {
+        Pushback { retry_after_ms, ..self }
+    }
+
+    /// The broker shuts down; it, or its successor, is there again about then.
+    pub fn draining() -> Pushback {
+        Pushback::hold(PushbackCode::Draining, PushbackScope::Broker, "draining")
+            .met(0, 0, "requests")
+            .after_ms(1_000)
+    }
 }
 
 impl fmt::Display for Pushback {
@@ -188,7 +245,7 @@ mod tests {
             assert_eq!(PushbackCode::from_u8(code.as_u8()), Some(code));
         }
         assert_eq!(PushbackCode::from_u8(0), None);
-        assert_eq!(PushbackCode::from_u8(11), None);
+        assert_eq!(PushbackCode::from_u8(12), None);
         for scope in PushbackScope::ALL {
             assert_eq!(PushbackScope::from_u8(scope as u8), Some(scope));
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::FlowOptions;
 use super::binding::Binding;
-use crate::types::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// How full the disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,16 +83,9 @@ impl DiskGauge {
 
     /// The refusal as it would be now.
     pub fn pushback(&self) -> Pushback {
-        Pushback {
-            code: PushbackCode::DiskFull,
-            scope: PushbackScope::DataDir,
-            severity: Severity::Hold,
-            effects: Effects::None,
-            retry_after_ms: RETRY_AFTER_MS,
-            observed: self.free.load(Ordering::Relaxed),
-            limit: self.mark.load(Ordering::Relaxed),
-            unit: "bytes free".to_owned(),
-        }
+        Pushback::hold(PushbackCode::DiskFull, PushbackScope::DataDir, "disk:full")
+            .met(self.free.load(Ordering::Relaxed), self.mark.load(Ordering::Relaxed), "bytes free")
+            .after_ms(RETRY_AFTER_MS)
     }
 
     /// The level at the last look.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::FlowOptions;
-use crate::types::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// Sizes of one publisher's windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,16 +89,11 @@ impl PublisherGrant {
         if alone || self.received <= self.bytes_to {
             return Ok(());
         }
-        Err(Pushback {
-            code: PushbackCode::CreditViolation,
-            scope: PushbackScope::Publisher,
-            severity: Severity::Reject,
-            effects: Effects::None,
-            retry_after_ms: 0,
-            observed: self.received,
-            limit: self.bytes_to,
-            unit: "bytes".to_owned(),
-        })
+        Err(Pushback::reject(PushbackCode::CreditViolation, PushbackScope::Publisher, "grant").met(
+            self.received,
+            self.bytes_to,
+            "bytes",
+        ))
     }
 
     /// A batch of `bytes` was answered, well or badly.
@@ -198,6 +193,7 @@ impl Drop for GrantSeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Effects;
     use proptest::prelude::*;
 
     const OPTIONS: GrantOptions =

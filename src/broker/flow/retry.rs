@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::FlowOptions;
-use crate::types::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// Twice the time in which what is too much leaves, within the options' bounds. While no rate is
 /// known, the lower bound.
@@ -13,18 +13,20 @@ pub fn retry_after_ms(leaves_in: Option<Duration>, options: &FlowOptions) -> u32
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(low).min(high.max(low))
 }
 
+/// Which limit on bytes in flight.
+fn limit_id(scope: PushbackScope) -> &'static str {
+    match scope {
+        PushbackScope::Partition => "partition",
+        PushbackScope::Connection => "connection",
+        _ => "pool",
+    }
+}
+
 /// SERVER_BUSY without effects: a limit on bytes is used up and empties by itself.
 pub fn busy(scope: PushbackScope, observed: u64, limit: u64, retry_after_ms: u32) -> Pushback {
-    Pushback {
-        code: PushbackCode::ServerBusy,
-        scope,
-        severity: Severity::Hold,
-        effects: Effects::None,
-        retry_after_ms,
-        observed,
-        limit,
-        unit: "bytes".to_owned(),
-    }
+    Pushback::hold(PushbackCode::ServerBusy, scope, limit_id(scope))
+        .met(observed, limit, "bytes")
+        .after_ms(retry_after_ms)
 }
 
 #[cfg(test)]

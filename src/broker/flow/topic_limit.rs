@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::binding::Binding;
-use crate::types::{Effects, OnFull, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{OnFull, Pushback, PushbackCode, PushbackScope, Severity};
 
 /// While the oldest segments are dropped, a producer comes back this soon.
 const DROP_RETRY_AFTER_MS: u32 = 100;
@@ -58,14 +58,10 @@ impl TopicLimit {
             OnFull::DropOldest => (Severity::Hold, DROP_RETRY_AFTER_MS),
         };
         TopicAdmission::Refuse(Pushback {
-            code: PushbackCode::TopicFull,
-            scope: PushbackScope::Topic,
             severity,
-            effects: Effects::None,
-            retry_after_ms,
-            observed: total,
-            limit: max_bytes,
-            unit: "bytes".to_owned(),
+            ..Pushback::hold(PushbackCode::TopicFull, PushbackScope::Topic, "topic")
+                .met(total, max_bytes, "bytes")
+                .after_ms(retry_after_ms)
         })
     }
 

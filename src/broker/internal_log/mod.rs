@@ -38,8 +38,8 @@ use crate::storage::{
     Append, AppendError, Appended, LogDir, Materialised, Partition, PartitionOptions, ReadRequest,
 };
 use crate::types::{
-    Acks, Durability, Effects, Offset, PartitionId, Pushback, PushbackCode, PushbackScope,
-    Severity, TimestampType, TopicId, TopicPartition,
+    Acks, Durability, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, TimestampType,
+    TopicId, TopicPartition,
 };
 
 /// State that is the sum of its records.
@@ -347,16 +347,11 @@ fn partition_options(snapshot_bytes: u64) -> PartitionOptions {
 /// What a failed append of the broker's own record means to whoever asked for it.
 fn commit_error(error: AppendError) -> CommitError {
     match error {
-        AppendError::DiskFull { free, needed } => CommitError::Pushback(Pushback {
-            code: PushbackCode::DiskFull,
-            scope: PushbackScope::DataDir,
-            severity: Severity::Hold,
-            effects: Effects::None,
-            retry_after_ms: 1_000,
-            observed: free,
-            limit: needed,
-            unit: "bytes free".to_owned(),
-        }),
+        AppendError::DiskFull { free, needed } => CommitError::Pushback(
+            Pushback::hold(PushbackCode::DiskFull, PushbackScope::DataDir, "disk:full")
+                .met(free, needed, "bytes free")
+                .after_ms(1_000),
+        ),
         AppendError::Closed => CommitError::Closed,
         AppendError::TooLarge { found, max } => CommitError::TooLarge { size: found, limit: max },
         AppendError::ReadOnly { cause } | AppendError::Latched { cause } => {

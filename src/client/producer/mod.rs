@@ -20,9 +20,7 @@ use super::core::Core;
 use super::options::WINDOW_MAX;
 use super::{ClientError, Idempotence, ProducerOptions, Topic};
 use crate::record::RecordHeader;
-use crate::types::{
-    Effects, PartitionId, Pushback, PushbackCode, PushbackScope, Severity, Timestamp, TopicName,
-};
+use crate::types::{PartitionId, Pushback, PushbackCode, PushbackScope, Timestamp, TopicName};
 use shared::Shared;
 
 pub use batch_sender::BatchSender;
@@ -175,15 +173,12 @@ impl Producer {
     fn in_the_way(&self) -> Pushback {
         let limit = self.shared.options.buffer_bytes;
         let observed = limit.saturating_sub(self.shared.room.available_permits());
-        self.shared.pressure().unwrap_or_else(|| Pushback {
-            code: PushbackCode::ServerBusy,
-            scope: PushbackScope::Publisher,
-            severity: Severity::Hold,
-            effects: Effects::None,
-            retry_after_ms: 0,
-            observed: observed as u64,
-            limit: limit as u64,
-            unit: "bytes".to_owned(),
+        self.shared.pressure().unwrap_or_else(|| {
+            Pushback::hold(PushbackCode::ServerBusy, PushbackScope::Publisher, "buffer").met(
+                observed as u64,
+                limit as u64,
+                "bytes",
+            )
         })
     }
 }

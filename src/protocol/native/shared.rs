@@ -1,12 +1,12 @@
 //! Layouts of the words in `types` that several frames carry.
 
 use crate::types::{
-    Acks, Assignor, ClusterInfo, CommittedOffset, CompressionHint, Durability, DurabilityLevel,
-    Effects, ErrorCode, GroupDescription, GroupId, GroupListing, GroupState, LeaderEpoch, LimitUse,
-    MemberDescription, Offset, OffsetReset, OnFull, PartitionDescription, PartitionHealth,
-    PartitionId, PressureReport, ProducerEpoch, ProducerId, Pushback, PushbackCode, PushbackScope,
-    Severity, Timestamp, TimestampType, TopicConfig, TopicDescription, TopicId, TopicName,
-    TopicPartition,
+    Acks, Assignor, Class, ClusterInfo, CommittedOffset, CompressionHint, Durability,
+    DurabilityLevel, Effects, ErrorCode, GroupDescription, GroupId, GroupListing, GroupState,
+    LeaderEpoch, LimitUse, MemberDescription, Offset, OffsetReset, OnFull, PartitionDescription,
+    PartitionHealth, PartitionId, PressureReport, ProducerEpoch, ProducerId, Pushback,
+    PushbackCode, PushbackScope, Severity, Timestamp, TimestampType, TopicConfig, TopicDescription,
+    TopicId, TopicName, TopicPartition,
 };
 
 use super::wire::{DecodeError, DecodeProblem, Reader, Wire, put_text, take_text};
@@ -124,6 +124,12 @@ wire_numbered!(GroupState:
     ["Some member has not reached its target yet."] 2 => Reconciling,
     ["Every member owns exactly its target."] 3 => Stable,
 );
+wire_numbered!(Class:
+    ["P0: the broker's own way out of trouble; nobody may ask for it."] 0 => System,
+    ["P1: last to be refused."] 1 => Critical,
+    ["P2: whoever says nothing."] 2 => Normal,
+    ["P3: first to be refused: loads, replays."] 3 => Bulk,
+);
 wire_numbered!(Severity:
     ["Accepted; send slower."] 1 => Slow,
     ["Not accepted now; send again after `retry_after_ms`."] 2 => Hold,
@@ -144,6 +150,7 @@ wire_numbered!(PushbackCode:
     ["More was sent than granted."] 8 => CreditViolation,
     ["Too many connections, or requests in flight on one."] 9 => ConnLimit,
     ["The broker is shutting down."] 10 => Draining,
+    ["Topics, partitions or quotas are changed too often."] 11 => MetadataRate,
 );
 wire_numbered!(PushbackScope:
     ["The whole broker."] 1 => Broker, ["The data directory."] 2 => DataDir,
@@ -284,6 +291,8 @@ wire_fields!(Pushback ["A typed refusal: who limits, why, for how long, and whet
     observed: u64 ["The measured value that met the limit, in `unit`."],
     limit: u64 ["The limit, in `unit`."],
     unit: String ["`bytes`, `records`, `ms`, ..."],
+    min_class: Option<Class> ["The least important class that is still let in, when classes make the difference."],
+    limit_id: String ["Which limit: `pool`, `disk:full`, `quota:client/shop`, ..."],
 });
 
 wire_fields!(TopicPartition ["One partition of one topic."] {

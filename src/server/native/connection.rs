@@ -18,7 +18,6 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::Shared;
-use super::error::draining;
 use super::link::Link;
 use super::session::Session;
 use crate::protocol::native::{
@@ -328,5 +327,5 @@ async fn drain(socket: &TcpStream) -> io::Result<()> {
 /// The drain notice.
 pub(super) fn drain_notice(close_ms: u64) -> goodbye::Request {
     let close_ms = u32::try_from(close_ms).unwrap_or(u32::MAX);
-    goodbye::Request { error: Some(draining().into()), close_ms }
+    goodbye::Request { error: Some(Pushback::draining().into()), close_ms }
 }

@@ -7,9 +7,7 @@ use crate::broker::{
     InitProducerError, ProduceError, TrimError,
 };
 use crate::protocol::native::{ErrorAnswer, ErrorDetail};
-use crate::types::{
-    ConfigError, Effects, ErrorCode, Pushback, PushbackCode, PushbackScope, Severity,
-};
+use crate::types::{ConfigError, ErrorCode, Pushback};
 
 /// How a produce that failed is answered: back pressure has a frame of its own.
 pub(super) enum ProduceRefusal {
@@ -168,21 +166,4 @@ pub(super) fn no_topic(which: impl std::fmt::Display) -> ErrorAnswer {
 /// A field has a value that is not allowed.
 pub(super) fn invalid(message: impl Into<String>) -> ErrorAnswer {
     ErrorAnswer::new(ErrorCode::InvalidRequest, message)
-}
-
-/// When a client of a draining broker is to look for it again.
-const DRAIN_RETRY_MS: u32 = 1_000;
-
-/// The refusal of a server that shuts down; nothing was done.
-pub(super) fn draining() -> Pushback {
-    Pushback {
-        code: PushbackCode::Draining,
-        scope: PushbackScope::Broker,
-        severity: Severity::Hold,
-        effects: Effects::None,
-        retry_after_ms: DRAIN_RETRY_MS,
-        observed: 0,
-        limit: 0,
-        unit: "requests".to_owned(),
-    }
 }

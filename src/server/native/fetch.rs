@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::error::{ToAnswer, draining};
+use super::error::ToAnswer;
 use super::link::Link;
 use crate::broker::{
     FetchPartition, FetchRequest, FetchResponse, Fetched, FetchedPartition, ReadMode,
 };
 use crate::protocol::native::{ErrorAnswer, FrameType, fetch};
 use crate::server::phase::Phase;
+use crate::types::Pushback;
 
 /// Room for a frame's header and control part within the largest frame the client takes.
 const CONTROL_BYTES: u32 = 16 << 10;
@@ -46,7 +47,7 @@ pub(super) async fn read(
     let mut phase = link.phase.clone();
     tokio::select! {
         response = link.broker().fetch(request) => Ok(response),
-        () = phase.reached(Phase::Draining) => Err(draining().into()),
+        () = phase.reached(Phase::Draining) => Err(Pushback::draining().into()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::error::{ProduceRefusal, draining, invalid, no_topic};
+use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
 use crate::broker::flow::{Grant, GrantSeat, PublisherGrant};
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
@@ -127,7 +127,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &Publishers, drains: bool, f
         bytes,
         _underway: link.in_flight.begin(),
     }));
-    let refusal = granted.err().or_else(|| drains.then(draining));
+    let refusal = granted.err().or_else(|| drains.then(Pushback::draining));
     if let Some(pushback) = refusal {
         return Box::new(ack).done(Err(ProduceError::Pushback(pushback)));
     }

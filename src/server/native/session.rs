@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::connection::drain_notice;
-use super::error::{draining, invalid};
+use super::error::invalid;
 use super::link::Link;
 use super::publish::Publishers;
 use super::subscription::Subscriptions;
@@ -20,7 +20,7 @@ use crate::protocol::native::{
     ping,
 };
 use crate::server::in_flight::Underway;
-use crate::types::{Effects, ErrorCode, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{ErrorCode, Pushback, PushbackCode, PushbackScope};
 
 /// The state of one connection.
 pub(super) struct Session {
@@ -62,7 +62,7 @@ impl Session {
         }
         self.reap();
         if self.draining && !is_taken_while_draining(frame.frame_type) {
-            self.link.refuse(frame.frame_type, frame.correlation, &draining().into());
+            self.link.refuse(frame.frame_type, frame.correlation, &Pushback::draining().into());
             return true;
         }
         self.dispatch(frame);
@@ -308,15 +308,8 @@ fn is_taken_while_draining(kind: FrameType) -> bool {
 }
 
 fn too_many(limit: usize) -> ErrorAnswer {
-    let pushback = Pushback {
-        code: PushbackCode::ConnLimit,
-        scope: PushbackScope::Connection,
-        severity: Severity::Hold,
-        effects: Effects::None,
-        retry_after_ms: TOO_MANY_RETRY_MS,
-        observed: limit as u64 + 1,
-        limit: limit as u64,
-        unit: "requests".to_owned(),
-    };
+    let pushback = Pushback::hold(PushbackCode::ConnLimit, PushbackScope::Connection, "requests")
+        .met(limit as u64 + 1, limit as u64, "requests")
+        .after_ms(TOO_MANY_RETRY_MS);
     ErrorAnswer { code: ErrorCode::TooManyRequests, ..pushback.into() }
 }
