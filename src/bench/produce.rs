@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 
 use super::{Batching, BenchError, Outcome, Pace, Report, Target, Usage, WorkloadOptions};
 use crate::client::{
-    BatchSender, Client, ClientError, Delivered, Delivery, NewRecord, Producer, ProducerOptions,
+    BatchDelivery, BatchSender, Client, ClientError, Delivered, Delivery, NewRecord, Producer,
+    ProducerOptions,
 };
 use crate::env::{Clock, SystemClock};
 use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
@@ -191,10 +192,10 @@ impl Lane {
         let start = self.schedule.start;
         let collector = async {
             let mut outcome = Outcome::default();
-            while let Some((due, delivery)) = waiting.recv().await {
+            while let Some((due, awaited)) = waiting.recv().await {
                 // The producer obeys back pressure itself: what it gives up has failed.
-                let delivered = delivery.wait().await?;
-                self.count(&mut outcome, (due, Ok(delivered)), 1).await?;
+                let records = awaited.wait().await?;
+                self.acked(&mut outcome, due, records);
             }
             Ok::<_, BenchError>(outcome)
         };
@@ -229,7 +230,18 @@ impl Lane {
         async move { (due, answer.await) }
     }
 
-    /// Counts an answer if it fell into the measured time.
+    /// Counts records if they were acknowledged in the measured time.
+    fn acked(&self, outcome: &mut Outcome, due: Duration, records: u64) {
+        let now = self.now();
+        let whole_run = self.load.options.count.is_some();
+        if whole_run || (now >= self.load.options.warm_up && now <= self.load.end()) {
+            let bytes = self.load.batch.len() as u64 * records / self.load.records_per_batch;
+            outcome.moved(now, records, bytes);
+            outcome.latencies.record(now.saturating_sub(due), records);
+        }
+    }
+
+    /// Counts an answer, or waits as it says.
     async fn count(
         &self,
         outcome: &mut Outcome,
@@ -237,16 +249,9 @@ impl Lane {
         records: u64,
     ) -> Result<(), BenchError> {
         let (due, answer) = sent;
-        let now = self.now();
         match answer {
             Ok(_) => {
-                let whole_run = self.load.options.count.is_some();
-                if whole_run || (now >= self.load.options.warm_up && now <= self.load.end()) {
-                    let bytes =
-                        self.load.batch.len() as u64 * records / self.load.records_per_batch;
-                    outcome.moved(now, records, bytes);
-                    outcome.latencies.record(now.saturating_sub(due), records);
-                }
+                self.acked(outcome, due, records);
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::Throttle => {
@@ -259,6 +264,26 @@ impl Lane {
     }
 }
 
+/// What is waited for: each record at a rate; else whole batches, as old as their first record, so
+/// that measuring does not cost more than sending.
+enum Awaited {
+    Record(Delivery),
+    Batch(BatchDelivery),
+}
+
+impl Awaited {
+    /// How many records were acknowledged.
+    async fn wait(self) -> Result<u64, ClientError> {
+        match self {
+            Awaited::Record(delivery) => delivery.wait().await.map(|_| 1),
+            Awaited::Batch(batch) => batch.wait().await.map(|batch| u64::from(batch.records)),
+        }
+    }
+}
+
+/// Without a rate the clock is read once for so many records.
+const RECORDS_PER_READING: u64 = 32;
+
 /// Single records, due at a rate or as fast as the producer takes them.
 struct Source {
     pace: Option<Pace>,
@@ -267,7 +292,7 @@ struct Source {
     clock: SystemClock,
 }
 
-type Answers = tokio::sync::mpsc::Sender<(Duration, Delivery)>;
+type Answers = tokio::sync::mpsc::Sender<(Duration, Awaited)>;
 
 impl Source {
     async fn run(
@@ -277,22 +302,26 @@ impl Source {
         answers: Answers,
     ) -> Result<(), BenchError> {
         let mut ticks = self.pace.map(|pace| pace.ticks(self.clock.clone(), load.end()));
-        let mut index = 0;
+        let (mut index, mut reading) = (0, self.clock.monotonic());
         loop {
-            let due = match &mut ticks {
-                Some(ticks) => match ticks.recv().await {
-                    Some(due) => due,
-                    None => return Ok(()),
-                },
-                None => self.clock.monotonic(),
-            };
-            let due = due.saturating_sub(self.start);
+            if let Some(ticks) = &mut ticks {
+                let Some(due) = ticks.recv().await else { return Ok(()) };
+                reading = due;
+            } else if index % RECORDS_PER_READING == 0 {
+                reading = self.clock.monotonic();
+            }
+            let due = reading.saturating_sub(self.start);
             if self.records.map_or(due >= load.end(), |records| index >= records) {
                 return Ok(());
             }
             let delivery = producer.send(NewRecord::value(&load.value)).await?;
             index += 1;
-            if answers.send((due, delivery)).await.is_err() {
+            let awaited = match &ticks {
+                Some(_) => Some(Awaited::Record(delivery)),
+                None => delivery.opened_batch().map(Awaited::Batch),
+            };
+            let Some(awaited) = awaited else { continue };
+            if answers.send((due, awaited)).await.is_err() {
                 return Ok(()); // the collector says why
             }
         }

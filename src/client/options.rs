@@ -57,7 +57,8 @@ pub struct ProducerOptions {
     /// 64 KiB the cost per batch hardly shows any more.
     pub batch_bytes: usize,
     /// How long a batch waits for more records while it could be sent: at most half of
-    /// `delivery_timeout`. Zero sends at once, and still fills batches while the window is full.
+    /// `delivery_timeout`. Zero sends at once while nothing is under way, else when the batch is full
+    /// or what is under way is answered: the busier, the fuller.
     pub linger: Duration,
     /// Codec; `None` = what the topic advises.
     pub compression: Option<Compression>,

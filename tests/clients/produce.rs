@@ -205,6 +205,45 @@ async fn a_full_buffer_is_a_pushback_for_one_and_a_wait_for_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_linger_that_began_under_an_unanswered_batch_ends_by_itself() {
+    let world = World::start(1).await;
+    let relay = Relay::whole(&world.address).await;
+    let linger = Duration::from_millis(300);
+    let options = ProducerOptions { linger, ..ProducerOptions::default() };
+    let producer = connect(&relay.address).await.producer(&topic(), options).await.unwrap();
+    let first = producer.send(NewRecord::value(b"0")).await.unwrap();
+    within(first.wait()).await.unwrap();
+    relay.hold_answers(true);
+    let second = producer.send(NewRecord::value(b"1")).await.unwrap();
+    world.shows(2).await;
+    let third = producer.send(NewRecord::value(b"2")).await.unwrap();
+    relay.hold_answers(false);
+    within(second.wait()).await.unwrap();
+    assert_eq!(within(third.wait()).await.unwrap().offset, Some(Offset(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_linger_a_batch_fills_while_another_is_under_way() {
+    let world = World::start(1).await;
+    let relay = Relay::whole(&world.address).await;
+    let client = connect(&relay.address).await;
+    let producer = client.producer(&topic(), ProducerOptions::default()).await.unwrap();
+    let first = producer.send(NewRecord::value(b"0")).await.unwrap();
+    within(first.wait()).await.unwrap();
+    relay.hold_answers(true);
+    let mut batches = Vec::new();
+    for number in 0..10 {
+        let delivery = producer.send(NewRecord::value(b"x")).await.unwrap();
+        batches.extend(delivery.opened_batch().map(|batch| (number, batch)));
+    }
+    relay.hold_answers(false);
+    let opened: Vec<u32> = batches.iter().map(|(number, _)| *number).collect();
+    assert_eq!(opened, [0, 1], "the first goes at once, the others share a batch");
+    let (_, last) = batches.pop().unwrap();
+    assert_eq!(within(last.wait()).await.unwrap().records, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_codec_arrives_and_large_records_pass_the_batch_size() {
     let world = World::start(1).await;
     let client = world.client().await;

@@ -35,8 +35,7 @@ impl Shared {
     /// Tells what became of a batch, and gives its room back.
     pub(super) fn tell(&self, batch: &mut Batch, outcome: Result<Delivered, ClientError>) {
         self.room.add_permits(std::mem::take(&mut batch.room));
-        // Nobody may wait: fine.
-        batch.outcome.send_replace(Some(outcome.map(|first| (first, batch.records))));
+        batch.outcome.tell(outcome.map(|first| (first, batch.records)));
     }
 }
 

@@ -28,8 +28,6 @@ impl State {
         let lanes = self.lanes.iter().filter(|lane| !lane.is_idle());
         let deadlines = lanes.flat_map(|lane| {
             let lingers = lane.open.as_ref().map(|batch| batch.opened + linger);
-            // A linger that is over waits for the window, not for time.
-            let lingers = lingers.filter(|_| lane.ready.is_empty() && lane.under_way.is_empty());
             let expires = lane.unfinished().map(|batch| batch.deadline).min();
             [lingers, expires, lane.hold_until]
         });

@@ -2,8 +2,9 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::client::ClientError;
 use crate::types::{DurabilityLevel, Offset, PartitionId, Timestamp};
@@ -42,17 +43,70 @@ pub struct DeliveredBatch {
 /// What became of a batch: `offset` is its first record's; the number is how many it has.
 pub(super) type BatchOutcome = Result<(Delivered, u32), ClientError>;
 
+/// Where the outcome of a batch is told once, to all who hold one of its records' deliveries.
+#[derive(Debug, Default)]
+struct Fate {
+    outcome: OnceLock<BatchOutcome>,
+    told: Notify,
+}
+
+impl Fate {
+    fn tell(&self, outcome: BatchOutcome) {
+        // What was told first holds.
+        let _ = self.outcome.set(outcome);
+        self.told.notify_waiters();
+    }
+
+    async fn outcome(&self) -> BatchOutcome {
+        loop {
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            // Waits from here on, so that what is told before the next look is not missed.
+            let told = self.told.notified();
+            if self.outcome.get().is_none() {
+                told.await;
+            }
+        }
+    }
+}
+
+/// The side that tells a batch's outcome; one that is dropped silently tells `Closed`.
+#[derive(Debug, Default)]
+pub(super) struct Teller(Arc<Fate>);
+
+impl Teller {
+    /// Tells it to all who wait, and to who asks later.
+    pub(super) fn tell(&self, outcome: BatchOutcome) {
+        self.0.tell(outcome);
+    }
+
+    /// For the record of this number in the batch.
+    pub(super) fn delivery(&self, index: u32) -> Delivery {
+        Delivery { batch: Arc::clone(&self.0), index }
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        // Unanswered only when the whole runtime goes away.
+        if self.0.outcome.get().is_none() {
+            self.0.tell(Err(ClientError::Closed));
+        }
+    }
+}
+
 /// The fate of a whole batch.
 #[derive(Debug)]
 #[must_use = "await it to learn whether the batch was delivered"]
 pub struct BatchDelivery {
-    batch: watch::Receiver<Option<BatchOutcome>>,
+    batch: Arc<Fate>,
 }
 
 impl BatchDelivery {
     /// Waits for it.
     pub async fn wait(self) -> Result<DeliveredBatch, ClientError> {
-        let (first, records) = outcome(self.batch).await?;
+        let (first, records) = self.batch.outcome().await?;
         Ok(DeliveredBatch {
             partition: first.partition,
             base_offset: first.offset,
@@ -63,35 +117,23 @@ impl BatchDelivery {
     }
 }
 
-async fn outcome(
-    mut batch: watch::Receiver<Option<BatchOutcome>>,
-) -> Result<(Delivered, u32), ClientError> {
-    // The sender goes away unanswered only with the whole runtime.
-    let outcome = batch.wait_for(Option::is_some).await.map_err(|_| ClientError::Closed)?;
-    outcome.clone().unwrap_or(Err(ClientError::Closed))
-}
-
 /// The fate of one record. Await it, or drop it: the record is delivered all the same.
 #[derive(Debug)]
 #[must_use = "await it to learn whether the record was delivered"]
 pub struct Delivery {
-    batch: watch::Receiver<Option<BatchOutcome>>,
+    batch: Arc<Fate>,
     index: u32,
 }
 
 impl Delivery {
-    pub(super) fn new(batch: watch::Receiver<Option<BatchOutcome>>, index: u32) -> Delivery {
-        Delivery { batch, index }
-    }
-
     /// The fate of the whole batch, when this record is its first: for who reports by batch.
     pub fn opened_batch(&self) -> Option<BatchDelivery> {
-        (self.index == 0).then(|| BatchDelivery { batch: self.batch.clone() })
+        (self.index == 0).then(|| BatchDelivery { batch: Arc::clone(&self.batch) })
     }
 
     /// Waits for it.
     pub async fn wait(self) -> Result<Delivered, ClientError> {
-        let (delivered, _) = outcome(self.batch).await?;
+        let (delivered, _) = self.batch.outcome().await?;
         let offset = delivered.offset.and_then(|base| base.checked_add(i64::from(self.index)));
         Ok(Delivered { offset, ..delivered })
     }

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::delivery::BatchOutcome;
+use super::delivery::Teller;
 use crate::client::ClientError;
 use crate::client::backoff::Backoff;
 use crate::protocol::native::ErrorDetail;
@@ -39,7 +38,7 @@ pub(super) struct Batch {
     pub(super) room: usize,
     pub(super) opened: Instant,
     pub(super) deadline: Instant,
-    pub(super) outcome: watch::Sender<Option<BatchOutcome>>,
+    pub(super) outcome: Teller,
     /// Bytes that were sent.
     pub(super) sent_bytes: u64,
     pub(super) last_error: Option<ClientError>,
@@ -159,11 +158,24 @@ impl Lane {
             && self.hold_until.is_none_or(|until| until <= now)
     }
 
+    /// Whether anything is to be sent but for time and room: a full batch, or one that is being
+    /// filled. Without linger that one goes at once when nothing is under way, else with the
+    /// answer to that, so that it fills meanwhile.
+    pub(super) fn has_ripe(&self, linger: Duration) -> bool {
+        !self.ready.is_empty()
+            || (self.open.is_some() && (!linger.is_zero() || self.awaits_nothing()))
+    }
+
+    /// Whether no answer is to be waited for.
+    pub(super) fn awaits_nothing(&self) -> bool {
+        self.under_way.values().all(|batch| batch.given_up)
+    }
+
     /// Whether nothing is left to do.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_none()
             && self.ready.is_empty()
-            && self.under_way.values().all(|batch| batch.given_up)
+            && self.awaits_nothing()
             && self.failed.is_empty()
     }
 
@@ -398,7 +410,7 @@ mod tests {
             room: 0,
             opened: Instant::now(),
             deadline: Instant::now(),
-            outcome: watch::Sender::new(None),
+            outcome: Teller::default(),
             sent_bytes: 0,
             last_error: None,
             sent_to: Some(BROKER.into()),

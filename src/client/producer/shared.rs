@@ -4,9 +4,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use super::delivery::Teller;
 use super::lane::{Batch, Body, Lane, LostRange, Sender};
 use super::window::Window;
 use super::{Delivery, NewRecord};
@@ -111,7 +112,7 @@ impl Shared {
             state.pump(self, lane);
         }
         let unfinished = state.lanes.iter().flat_map(|lane| lane.unfinished());
-        unfinished.map(|batch| Delivery::new(batch.outcome.subscribe(), 0)).collect()
+        unfinished.map(|batch| batch.outcome.delivery(0)).collect()
     }
 
     /// No more records come; what there is is sent, then the driver ends.
@@ -178,13 +179,18 @@ impl State {
         };
         batch.room += room as usize;
         batch.records += 1;
-        let delivery = Delivery::new(batch.outcome.subscribe(), batch.records - 1);
+        let delivery = batch.outcome.delivery(batch.records - 1);
         let first = batch.records == 1;
         if shared.options.linger.is_zero() || !self.lanes[number].ready.is_empty() {
             self.pump(shared, number);
         }
-        if first && self.lanes[number].open.is_some() {
-            shared.work.notify_one(); // a linger begins
+        let lane = &self.lanes[number];
+        if first && let Some(batch) = &lane.open {
+            // A linger begins, or a hold is to end; else the next answer sends it.
+            let timed = !shared.options.linger.is_zero() || lane.awaits_nothing();
+            if timed || batch.deadline < self.driver_wakes {
+                shared.work.notify_one();
+            }
         }
         Ok(delivery)
     }
@@ -259,7 +265,7 @@ impl State {
             room: 0,
             opened: now,
             deadline: now + shared.options.delivery_timeout,
-            outcome: watch::Sender::new(None),
+            outcome: Teller::default(),
             sent_bytes: 0,
             last_error: None,
             sent_to: None,
@@ -270,6 +276,10 @@ impl State {
 
     /// Sends what a partition may send now.
     pub(super) fn pump(&mut self, shared: &Arc<Shared>, number: usize) {
+        let linger = shared.options.linger;
+        if !self.lanes[number].has_ripe(linger) {
+            return; // the clock need not be read for every record
+        }
         let now = Instant::now();
         loop {
             let lane = &mut self.lanes[number];
@@ -277,9 +287,10 @@ impl State {
                 return;
             }
             if lane.ready.is_empty() {
-                let linger = shared.options.linger;
                 match &lane.open {
-                    Some(batch) if linger.is_zero() || batch.opened + linger <= now => lane.seal(),
+                    Some(batch) if lane.has_ripe(linger) && batch.opened + linger <= now => {
+                        lane.seal();
+                    }
                     _ => return,
                 }
                 self.roll_sticky(shared, number);
