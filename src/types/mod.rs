@@ -10,6 +10,7 @@ mod ids;
 mod name;
 mod pushback;
 mod quantity;
+mod quota;
 mod topic;
 
 pub use acks::{Acks, DurabilityLevel};
@@ -26,4 +27,8 @@ pub use ids::{
 pub use name::{GroupId, InvalidName, TopicName};
 pub use pushback::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
 pub use quantity::{InvalidQuantity, format_bytes, format_duration, parse_bytes, parse_duration};
+pub use quota::{
+    Match, QUOTA_WEIGHT_DEFAULT, QuotaEntity, QuotaError, QuotaLimits, QuotaMode, QuotaUse,
+    Resource,
+};
 pub use topic::{CompressionHint, ConfigError, Durability, OnFull, TimestampType, TopicConfig};
