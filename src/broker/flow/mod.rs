@@ -15,12 +15,13 @@ mod fair;
 mod grant;
 mod options;
 mod pool;
+mod quota;
 mod retry;
 mod topic_limit;
 
 pub use binding::Binding;
 pub use bucket::{Bucket, Owing, UNLIMITED};
-pub use cause::Cause;
+pub use cause::{Cause, CauseId, CauseMeter, Change, Names};
 pub use credit::{Credit, CreditBudget, SubscriptionCredit};
 pub use disk::{DiskGauge, DiskLevel};
 pub use drain::DrainRate;
@@ -28,5 +29,9 @@ pub use fair::{Claim, max_min};
 pub use grant::{Grant, GrantOptions, GrantSeat, GrantShares, PublisherGrant};
 pub use options::FlowOptions;
 pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
+pub use quota::{
+    Chain, Cost, Direction, LevelHold, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree, Scope,
+    Subject,
+};
 pub use retry::{busy, retry_after_ms};
 pub use topic_limit::{TopicAdmission, TopicLimit};
