@@ -18,6 +18,7 @@ mod pool;
 mod quota;
 mod retry;
 mod topic_limit;
+mod writer;
 
 pub use binding::Binding;
 pub use bucket::{Bucket, Owing, UNLIMITED};
@@ -35,3 +36,7 @@ pub use quota::{
 };
 pub use retry::{busy, retry_after_ms};
 pub use topic_limit::{TopicAdmission, TopicLimit};
+pub use writer::{
+    Controller, ControllerOptions, Demand, Full, Interval, Level, Load, Seen, Verdict, Within,
+    WriterGauge,
+};
