@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{DiskGauge, FetchPool, GrantShares, Pool};
+use super::flow::{DiskGauge, DiskOptions, DiskWatch, FetchPool, GrantShares, Pool};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -47,6 +47,7 @@ pub(super) struct Core {
     pub(super) fetch_pool: FetchPool,
     pub(super) grants: GrantShares,
     pub(super) disk: DiskGauge,
+    disk_watch: std::sync::Mutex<DiskWatch>,
     pub(super) metrics: BrokerMetrics,
     pub(super) phase: watch::Sender<Phase>,
     /// Closed by a task that died: writes are refused with the cause from then on.
@@ -96,7 +97,11 @@ impl Core {
             fetch_pool: FetchPool::new(options.flow.fetch_bytes_max),
             grants: GrantShares::new(pool.limit()),
             pool,
-            disk: DiskGauge::new(&options.flow),
+            disk: DiskGauge::new(),
+            disk_watch: std::sync::Mutex::new(DiskWatch::new(DiskOptions {
+                look_every: Duration::from_millis(options.housekeeping.disk_interval_ms),
+                ..DiskOptions::from(&options.flow)
+            })),
             metrics: BrokerMetrics::default(),
             phase: watch::Sender::new(Phase::Running),
             fault: Latch::new(),
@@ -129,17 +134,22 @@ impl Core {
         Ok(())
     }
 
-    /// Looks at the disk once.
-    pub(super) fn observe_disk(&self) {
+    /// Looks at the disk once. Returns when the next look is due.
+    pub(super) fn observe_disk(&self) -> Duration {
+        // Counters; a panic between two of them leaves the next look to correct them.
+        let mut watch = self.disk_watch.lock().unwrap_or_else(PoisonError::into_inner);
         match self.storage.space_report() {
             Ok(space) => {
-                if let Some(level) = self.disk.observe(space.capacity, space.free) {
+                let now = self.env.clock.monotonic();
+                if let Some(edge) = watch.look(now, space.capacity, space.free, &self.disk) {
+                    let (from, to) = (edge.from.name(), edge.to.name());
                     let (free, mark) = self.disk.free_and_mark();
-                    warn!("disk level {level:?}: {free} bytes free, full below {mark}");
+                    warn!("disk from {from} to {to}: {free} bytes free, full below {mark}");
                 }
             }
             Err(e) => warn!("the free space of the disk cannot be read: {e}"),
         }
+        watch.next_look()
     }
 
     /// Opens partitions `range` of a topic that is known to have no files yet.

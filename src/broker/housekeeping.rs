@@ -14,15 +14,16 @@ use crate::types::{OnFull, TopicPartition};
 
 /// Looks at the disk in its period, and whenever somebody met its end.
 pub(super) async fn watch_disk(core: Arc<Core>) {
-    let period = millis(core.options.housekeeping.disk_interval_ms);
+    let mut pause = millis(core.options.housekeeping.disk_interval_ms);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(period) => {}
+            () = tokio::time::sleep(pause) => {}
             () = core.look_at_disk.notified() => {}
         }
         let looking = Arc::clone(&core);
-        if let Err(e) = tokio::task::spawn_blocking(move || looking.observe_disk()).await {
-            warn!("looking at the disk died: {e}");
+        match tokio::task::spawn_blocking(move || looking.observe_disk()).await {
+            Ok(next) => pause = next.max(LOOK_PAUSE),
+            Err(e) => warn!("looking at the disk died: {e}"),
         }
         // Also when asked: a burst of refusals asks once.
         tokio::time::sleep(LOOK_PAUSE).await;

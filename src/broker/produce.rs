@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 use super::core::{Core, Phase};
 use super::error::ProduceError;
 use super::facade::Broker;
-use super::flow::{Permit, TopicAdmission};
+use super::flow::{Permit, Room, Settled, TopicAdmission};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{OnFull, PartitionHealth, Pushback, PushbackCode, PushbackScope};
+use crate::types::{Class, OnFull, PartitionHealth, Pushback, PushbackCode, PushbackScope};
 
 /// A batch between admission and answer. Its permit and its reservation end with it.
 struct PendingProduce {
@@ -143,10 +143,6 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         .admit(bytes, &partition.share, request.connection.as_ref())
         .map_err(ProduceError::Pushback)?;
     let now = core.env.clock.monotonic();
-    core.disk.admit(bytes, now).map_err(|pushback| {
-        core.look_at_disk.notify_one();
-        ProduceError::Pushback(pushback)
-    })?;
     let reserved = match config.max_bytes {
         None => 0,
         Some(max_bytes) => {
@@ -157,7 +153,19 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         }
     };
     drop(config);
+    if let Err(pushback) = admit_disk(core, bytes, now) {
+        topic.limit.settle(reserved, 0);
+        return Err(ProduceError::Pushback(pushback));
+    }
     Ok(Admitted { topic, partition, permit, reserved })
+}
+
+fn admit_disk(core: &Core, bytes: u64, now: Duration) -> Result<(), Pushback> {
+    let admitted = core.disk.admit(bytes, Class::Normal, now);
+    if admitted != Ok(Room::Enough) {
+        core.look_at_disk.notify_one();
+    }
+    admitted.map(|_| ())
 }
 
 fn admit_topic(
@@ -226,6 +234,7 @@ impl PendingProduce {
     /// Gives back everything it holds, unanswered.
     fn give_up(self) -> Box<dyn ProduceDone> {
         self.topic.limit.settle(self.reserved, 0);
+        self.core.disk.settle(self.bytes, Settled::Nothing);
         drop(self.permit);
         self.done
     }
@@ -236,6 +245,7 @@ impl AppendDone for PendingProduce {
         let PendingProduce { core, topic, permit, reserved, bytes, since, done } = *self;
         let written = result.as_ref().is_ok_and(|appended| !appended.duplicate);
         topic.limit.settle(reserved, if written { bytes } else { 0 });
+        core.disk.settle(bytes, if written { Settled::Written } else { Settled::Nothing });
         match &result {
             Ok(_) => {
                 core.metrics.produce_bytes.add(bytes);

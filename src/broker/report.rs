@@ -135,7 +135,7 @@ impl Broker {
         let core = self.core();
         let (refused, since_ms) = core.disk.refusals(core.env.clock.monotonic());
         let (free, mark) = core.disk.free_and_mark();
-        let full = core.disk.level() == DiskLevel::Full || since_ms.is_some();
+        let full = core.disk.level() >= DiskLevel::Full || since_ms.is_some();
         LimitUse {
             limit: "disk.free".to_owned(),
             scope: "data dir".to_owned(),

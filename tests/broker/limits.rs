@@ -101,9 +101,17 @@ fn a_full_disk_refuses_produce_and_nothing_else() {
         let topic = topic(&broker, "orders", &[("segment_bytes", "512KiB")]).await;
         let mut written: i64 = 0;
         let refused = loop {
-            match produce(&broker, &topic, 0, large_batch(60_000)).await {
+            match produce(&broker, &topic, 0, large_batch(300_000)).await {
                 Ok(_) => written += 1,
-                refused => break pushback(refused),
+                refused => {
+                    let refused = pushback(refused);
+                    if refused.code != PushbackCode::DiskLow {
+                        break refused;
+                    }
+                    // Little is left: it is used up over some seconds.
+                    let wait = Duration::from_millis(u64::from(refused.retry_after_ms));
+                    tokio::time::sleep(wait).await;
+                }
             }
             assert!(written < 1_000, "the disk never filled");
         };
@@ -133,12 +141,12 @@ fn a_full_disk_refuses_produce_and_nothing_else() {
             .await
             .unwrap();
         assert_eq!(committed[0].offset, Some(Offset(3)));
-        pushback(produce(&broker, &topic, 0, large_batch(60_000)).await);
+        pushback(produce(&broker, &topic, 0, large_batch(300_000)).await);
 
         broker.trim(topic.id(), PartitionId(0), Offset(written - 1)).await.expect("trims go on");
         let mut outcome = Err(ProduceError::Closed);
         for _ in 0..1_000 {
-            outcome = produce(&broker, &topic, 0, large_batch(60_000)).await;
+            outcome = produce(&broker, &topic, 0, large_batch(300_000)).await;
             if outcome.is_ok() {
                 break;
             }

@@ -17,6 +17,7 @@ mod options;
 mod pool;
 mod quota;
 mod retry;
+mod settled;
 mod topic_limit;
 mod writer;
 
@@ -24,7 +25,9 @@ pub use binding::Binding;
 pub use bucket::{Bucket, Owing, UNLIMITED};
 pub use cause::{Cause, CauseId, CauseMeter, Change, Names};
 pub use credit::{Credit, CreditBudget, SubscriptionCredit};
-pub use disk::{DiskGauge, DiskLevel};
+pub use disk::{
+    DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder, Room,
+};
 pub use drain::DrainRate;
 pub use fair::{Claim, max_min};
 pub use grant::{Grant, GrantOptions, GrantSeat, GrantShares, PublisherGrant};
@@ -35,6 +38,7 @@ pub use quota::{
     Subject,
 };
 pub use retry::{busy, retry_after_ms};
+pub use settled::Settled;
 pub use topic_limit::{TopicAdmission, TopicLimit};
 pub use writer::{
     Controller, ControllerOptions, Demand, Full, Interval, Level, Load, Seen, Verdict, Within,
