@@ -17,7 +17,6 @@ pub struct Append {
     pub acks: Acks,
     /// Who is told.
     pub done: Box<dyn AppendDone>,
-    payload_crc: u32,
 }
 
 /// Where the answer of an append goes.
@@ -52,15 +51,13 @@ pub struct Appended {
 }
 
 impl Append {
-    /// An append. Sums up the payload here, on its sender's thread, while it is in that core's
-    /// cache: the log writer does not read it again.
+    /// An append.
     pub fn new(batch: CheckedBatch, acks: Acks, done: Box<dyn AppendDone>) -> Append {
-        let payload_crc = crc32fast::hash(batch.payload());
-        Append { batch, acks, done, payload_crc }
+        Append { batch, acks, done }
     }
 
     pub(crate) fn payload_sum(&self) -> PayloadSum {
-        PayloadSum { bytes: self.batch.payload().len(), crc: self.payload_crc }
+        PayloadSum { bytes: self.batch.payload().len(), crc: self.batch.payload_crc32() }
     }
 
     /// Bytes it takes in the queue and on disk.
