@@ -103,8 +103,9 @@ pub trait File: Send + Sync + 'static {
     }
     /// Bytes allocated on the device.
     fn allocated(&self) -> io::Result<u64>;
-    /// Drops clean cached pages, so that the next read comes from the device.
-    fn drop_cache(&self) -> io::Result<()>;
+    /// Drops clean cached pages of the range (of all pages that it touches), so that the next read
+    /// comes from the device.
+    fn drop_cache(&self, range: Range<u64>) -> io::Result<()>;
     /// Maps `[0, len)` for reading; `len` may lie beyond the end of the file: bytes there must not
     /// be touched before the file grew over them.
     fn map(&self, len: u64) -> io::Result<Arc<dyn Region>>;

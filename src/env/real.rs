@@ -6,6 +6,7 @@
 
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -240,9 +241,13 @@ impl File for RealFile {
         Ok(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        let whole: Option<NonZeroU64> = None;
-        Ok(rustix::fs::fadvise(&*self.file, 0, whole, Advice::DontNeed)?)
+    fn drop_cache(&self, range: Range<u64>) -> io::Result<()> {
+        const PAGE_BYTES: u64 = 4096;
+        // The kernel leaves pages alone of which the range covers a part.
+        let start = range.start / PAGE_BYTES * PAGE_BYTES;
+        let end = range.end.checked_next_multiple_of(PAGE_BYTES);
+        let len = end.and_then(|end| NonZeroU64::new(end.saturating_sub(start)));
+        Ok(rustix::fs::fadvise(&*self.file, start, len, Advice::DontNeed)?)
     }
 
     fn map(&self, len: u64) -> io::Result<Arc<dyn Region>> {

@@ -37,7 +37,8 @@ pub struct SyncDone {
 pub(crate) enum Work {
     Commit(Commit),
     Extend(Extend),
-    Open(Box<OpenSegment>),
+    Create(Box<CreateSegment>),
+    Name(Box<NameSegments>),
     Seal(Box<SealWork>),
     Trim(Box<Trim>),
     Cleanup(Cleanup),
@@ -48,7 +49,8 @@ pub(crate) enum Work {
 pub(crate) enum Outcome {
     Commit(Commit, Result<(), Fault>),
     Extend(u64, io::Result<()>),
-    Open(Box<OpenSegment>, Result<Opened, Fault>),
+    Create(Box<CreateSegment>, Result<Opened, Fault>),
+    Name(Box<NameSegments>, Result<(), Fault>),
     Seal(Box<SealWork>, Result<(), Fault>),
     Trim(Box<Trim>, Result<(), Fault>),
     Cleanup(Cleanup, Result<(), Fault>),
@@ -82,17 +84,31 @@ pub(crate) struct Extend {
     pub to: u64,
 }
 
-/// Says durably that the segment before is full, if there is one, and makes the next.
-pub(crate) struct OpenSegment {
+/// Makes the next segment. Nothing of it is durable yet: no append waits for a sync here.
+pub(crate) struct CreateSegment {
     pub paths: Arc<PartitionPaths>,
-    pub manifest: Manifest,
     pub identity: Identity,
     pub slot: Slot,
     pub allocate: u64,
-    /// The directory may not be there.
-    pub first: bool,
+    /// The first manifest of the partition, whose directory may not be there. This one is durable
+    /// before the segment is made.
+    pub first: Option<Manifest>,
     /// Whose the segment is: the reserve is not there for user data.
     pub on_full: OnFull,
+}
+
+/// Says durably which segments are full and which are behind them.
+pub(crate) struct NameSegments {
+    pub paths: Arc<PartitionPaths>,
+    pub manifest: Manifest,
+    pub segments: Vec<Unnamed>,
+}
+
+/// A segment that no manifest on the device names, as it was when the job was made.
+pub(crate) struct Unnamed {
+    pub base: Offset,
+    pub file: Arc<dyn File>,
+    pub tail: SegmentTail,
 }
 
 /// The end of a segment whose data is durable: a footer on the device says so.
@@ -155,9 +171,13 @@ impl SyncJob {
             Work::Extend(work) => {
                 Outcome::Extend(work.to, work.file.allocate(work.from, work.to - work.from))
             }
-            Work::Open(mut work) => {
+            Work::Create(mut work) => {
                 let result = work.run(dir);
-                Outcome::Open(work, result)
+                Outcome::Create(work, result)
+            }
+            Work::Name(mut work) => {
+                let result = work.run(dir);
+                Outcome::Name(work, result)
             }
             Work::Seal(work) => {
                 let result = work.run(dir);
@@ -191,7 +211,8 @@ impl SyncJob {
         match self.work {
             Work::Commit(_) => "commit",
             Work::Extend(_) => "extend",
-            Work::Open(_) => "open",
+            Work::Create(_) => "create",
+            Work::Name(_) => "name",
             Work::Seal(_) => "seal",
             Work::Trim(_) => "trim",
             Work::Cleanup(_) => "cleanup",
@@ -226,20 +247,15 @@ impl IndexPiece {
     }
 }
 
-impl OpenSegment {
+impl CreateSegment {
     fn run(&mut self, dir: &DirShared) -> Result<Opened, Fault> {
-        if self.first {
+        if self.first.is_some() {
             self.make_directory(dir)?;
         }
-        let base = self.identity.base_offset;
-        if self.manifest.segment(base).is_none() {
-            self.manifest.creating(base);
+        if let Some(manifest) = self.first.as_mut() {
+            write_manifest(dir, &self.paths, manifest, self.on_full)?;
         }
-        write_manifest(dir, &self.paths, &mut self.manifest, self.on_full)?;
-        let opened = self.create(dir)?;
-        self.manifest.activate(base);
-        write_manifest(dir, &self.paths, &mut self.manifest, self.on_full)?;
-        Ok(opened)
+        self.create(dir)
     }
 
     fn make_directory(&self, dir: &DirShared) -> Result<(), Fault> {
@@ -253,7 +269,7 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// A file that a failed attempt left is emptied: the manifest says that it holds nothing.
+    /// A file that a failed attempt left is emptied: nothing was written to it.
     fn create(&self, dir: &DirShared) -> Result<Opened, Fault> {
         let disk = dir.env.disk.as_ref();
         let path = self.paths.log(self.identity.base_offset);
@@ -265,9 +281,18 @@ impl OpenSegment {
             Ok(file)
         };
         let file = dir.on_full(self.on_full, write)?;
-        file.sync().map_err(Fault::Sync)?;
-        disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
         Ok(Opened { file, allocated: self.allocate })
+    }
+}
+
+impl NameSegments {
+    /// Files and names first: what a manifest calls active is there.
+    fn run(&mut self, dir: &DirShared) -> Result<(), Fault> {
+        for segment in &self.segments {
+            segment.file.sync().map_err(Fault::Sync)?;
+        }
+        dir.env.disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
+        write_manifest(dir, &self.paths, &mut self.manifest, OnFull::SpendReserve)
     }
 }
 

@@ -228,9 +228,15 @@ impl Manifest {
         self.set(base, SegmentState::Active);
     }
 
+    /// Fact: the segment at `base` is durable and behind all others.
+    pub fn opened(&mut self, base: Offset) {
+        self.offset_floor = self.offset_floor.max(base);
+        self.segments.push(SegmentEntry { base_offset: base, state: SegmentState::Active });
+    }
+
     /// Fact: the segment at `base` is full (from `active`); it takes no more appends.
-    pub fn sealing(&mut self, base: Offset, footer: &Footer) {
-        self.set(base, SegmentState::Sealing(footer.into()));
+    pub fn sealing(&mut self, base: Offset, seal: Seal) {
+        self.set(base, SegmentState::Sealing(seal));
     }
 
     /// Fact: the segment at `base` and its footer are durable.
@@ -262,9 +268,16 @@ impl Manifest {
         self.segments.retain(|entry| entry.base_offset != base);
     }
 
+    /// Of segment files those that may follow the last segment without being named yet.
+    pub fn unnamed(&self, logs: &[Offset]) -> Vec<Offset> {
+        let last = self.segments.last().map(|entry| entry.base_offset);
+        let behind = |base: &Offset| last.is_none_or(|last| *base > last);
+        logs.iter().copied().filter(|base| behind(base) && *base >= self.offset_floor).collect()
+    }
+
     /// The entry of the segment at `base`.
     pub fn segment(&self, base: Offset) -> Option<&SegmentEntry> {
-        self.segments.iter().find(|entry| entry.base_offset == base)
+        self.segments.iter().rev().find(|entry| entry.base_offset == base)
     }
 
     fn set(&mut self, base: Offset, state: SegmentState) {
@@ -425,7 +438,7 @@ pub(crate) mod tests {
         let mut tail = crate::storage::slot::tests::example().tail;
         tail.next_offset = Offset(10);
         let footer = Footer { tag: 1, tail, max_append_time: Timestamp(0) };
-        manifest.sealing(Offset(0), &footer);
+        manifest.sealing(Offset(0), (&footer).into());
         manifest.creating(Offset(10));
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest.clone()));
         assert_eq!(manifest.trim(Offset(10)), [], "what is not sealed yet stays");

@@ -2,8 +2,9 @@
 //! it appends from its backlog, and hands out jobs for everything that may take the device's time.
 //!
 //! A step does, in this order: refuse what can never be done, append what can be appended now,
-//! start at most one job on the active file, and one on the full segments before it. A finished job is brought back by `finish`; then the
-//! machine is stepped again. The simulator does the same without threads.
+//! start at most one job on the manifest or the active file, one that makes the next segment, and one
+//! on the full segments before it. A finished job is brought back by `finish`; then the machine is
+//! stepped again. The simulator does the same without threads.
 //!
 //! Deliberately absent: threads, locks held over I/O, knowledge of other partitions.
 //!
@@ -16,6 +17,7 @@
 mod adopt;
 mod append_round;
 mod commit_round;
+mod naming;
 mod orders;
 mod roll;
 mod seal;
@@ -42,6 +44,7 @@ use crate::env::File;
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 use append_round::Staging;
+use naming::Naming;
 use orders::Orders;
 use seal::Seals;
 
@@ -74,6 +77,9 @@ pub(crate) struct PartitionLog {
     orders: Orders,
     /// The job that has the manifest.
     in_flight: bool,
+    /// The file of the next segment is being made.
+    creating: bool,
+    naming: Naming,
     extending: bool,
     cleanup: CleanupState,
     /// Why nothing is appended any more.
@@ -101,6 +107,8 @@ struct Active {
     place: SlotPlace,
     max_append_time: Timestamp,
     epoch: LeaderEpoch,
+    /// While no manifest names it: below this the offsets are promised by a slot that was synced.
+    unnamed: Option<Offset>,
     /// A commit is in flight.
     committing: bool,
     indexed: Indexed,
@@ -164,6 +172,8 @@ impl PartitionLog {
             acks: PendingAcks::default(),
             orders: Orders::default(),
             in_flight: false,
+            creating: false,
+            naming: Naming::default(),
             extending: false,
             cleanup: CleanupState::default(),
             stopped: None,
@@ -213,7 +223,8 @@ impl PartitionLog {
     pub(crate) fn finish(&mut self, done: SyncDone, round: &mut Round<'_>) {
         match done.outcome {
             Outcome::Commit(commit, result) => self.finish_commit(commit, result, round),
-            Outcome::Open(work, result) => self.finish_open(*work, result, round),
+            Outcome::Create(work, result) => self.finish_create(*work, result, round),
+            Outcome::Name(work, result) => self.finish_naming(*work, result),
             Outcome::Seal(work, result) => self.finish_seal(*work, result),
             Outcome::Trim(trim, result) => self.finish_trim(*trim, result),
             Outcome::Checkpoint(work, result) => self.finish_checkpoint(*work, result, round),
@@ -230,7 +241,8 @@ impl PartitionLog {
         }
         let commit = self.commit_deadline();
         let quiet = self.quiet_deadline();
-        commit.into_iter().chain(quiet).chain(self.seal_deadline()).min()
+        let full = self.naming_deadline().into_iter().chain(self.seal_deadline());
+        commit.into_iter().chain(quiet).chain(full).min()
     }
 
     /// Asks to be woken at `deadline`, unless an earlier call is due anyway: it asks again then.
@@ -255,15 +267,15 @@ impl PartitionLog {
                 self.send(work, round);
             }
             self.start_cleanup(round);
-            self.extend_ahead(round);
         }
+        self.start_create(round);
+        self.extend_ahead(round);
         self.start_seal(round);
         self.finish_orders();
     }
 
-    /// A commit does not keep the next segment from being made: its file goes on to be sealed.
     fn next_work(&mut self, round: &Round<'_>) -> Option<Work> {
-        let work = None.or_else(|| self.removal_work()).or_else(|| self.open_work(round));
+        let work = None.or_else(|| self.removal_work()).or_else(|| self.naming_work(round));
         self.in_flight = work.is_some();
         if work.is_some() || self.is_committing() {
             return work;
@@ -283,7 +295,11 @@ impl PartitionLog {
 
     /// Whether a job uses a segment or the manifest.
     fn is_busy(&self) -> bool {
-        self.in_flight || self.extending || self.is_committing() || self.seals.are_busy()
+        self.in_flight
+            || self.creating
+            || self.extending
+            || self.is_committing()
+            || self.seals.are_busy()
     }
 
     /// What happened to segments beside the job that held the manifest.

@@ -15,7 +15,7 @@
 //! Deliberately absent: threads, the clock, knowledge of other partitions.
 
 mod caches;
-mod examine;
+pub(crate) mod examine;
 pub(crate) mod files;
 mod finish;
 mod intents;
@@ -25,6 +25,7 @@ pub(crate) mod scan;
 pub(crate) mod sealed;
 mod sealing;
 mod table;
+pub(crate) mod unnamed;
 
 use std::io;
 

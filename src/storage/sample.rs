@@ -105,7 +105,7 @@ impl Sample {
         let base = segment.identity.base_offset;
         let footer = Footer { tag: segment.slot.tag, tail, max_append_time: Timestamp(5) };
         self.manifest.creating(base);
-        self.manifest.sealing(base, &footer);
+        self.manifest.sealing(base, (&footer).into());
         self.put(segment);
     }
 

@@ -55,7 +55,7 @@ pub fn step(world: &mut World) -> Result<(), String> {
         }
         62..84 if !world.jobs.is_empty() => {
             let number = world.below(world.jobs.len());
-            let waits = ["commit", "seal"].contains(&world.jobs[number].name());
+            let waits = ["commit", "seal", "name"].contains(&world.jobs[number].name());
             if !(world.slow_syncs && waits) || world.one_in(6) {
                 world.execute(number);
             }

@@ -58,9 +58,9 @@ fn a_roll_does_not_wait_for_the_old_segment_to_be_synced() {
     assert_eq!(cut.partition.health(), PartitionHealth::Writable);
     assert!(cut.read_all(cut.partition.offsets().start).is_empty(), "the device has nothing yet");
     finish(&world, held);
-    assert_eq!(world.partition.offsets().durable_end, Offset(1), "the old one is sealed");
+    assert_eq!(sealed(&world), 1, "the old one is sealed");
     let cut = after_a_power_cut(&world);
-    assert_eq!(cut.read_all(Offset(0)).len(), 1);
+    assert_eq!(cut.read_all(Offset(0)).len(), 2);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_roll_does_not_wait_for_a_commit_of_the_old_segment() {
     assert!(more.is_empty(), "one sync in flight per file");
     assert!(world.answers.take(1).expect("answered").is_ok());
     finish(&world, commit);
-    assert_eq!(world.partition.offsets().durable_end, Offset(1));
+    assert!(world.partition.offsets().durable_end >= Offset(1));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_full_disk_leaves_a_segment_without_a_footer_and_not_without_its_data() {
         world.step.sync_done(job.execute());
     }
     let footer = run_without(&world, &["seal"]);
-    assert_eq!(world.partition.offsets().durable_end, Offset(1), "durable without its footer");
+    assert_eq!(world.partition.offsets().durable_end, Offset(2), "durable without its footer");
     world.disk.fail_nth(0, Fault::Enospc);
     finish(&world, footer);
     assert!(world.disk.struck().is_some());
@@ -231,8 +231,8 @@ fn a_full_segment_of_an_os_topic_is_sealed_by_its_deadline() {
     world.advance(Duration::from_millis(4_999));
     assert_eq!((sealed(&world), world.partition.offsets().durable_end), (0, Offset(0)));
     world.advance(Duration::from_millis(1));
-    assert_eq!((sealed(&world), world.partition.offsets().durable_end), (1, Offset(1)));
-    assert_eq!(after_a_power_cut(&world).read_all(Offset(0)).len(), 1);
+    assert_eq!((sealed(&world), world.partition.offsets().durable_end), (1, Offset(2)));
+    assert_eq!(after_a_power_cut(&world).read_all(Offset(0)).len(), 2);
 }
 
 #[test]
@@ -252,11 +252,11 @@ fn half_of_the_full_segments_that_may_wait_do() {
         assert_eq!(sealed(&world), 0, "append {number}");
     }
     world.append(&[vec![1; 3000]]).expect("the fourth full one");
-    assert_eq!(sealed(&world), 1, "the oldest is sealed, three wait");
-    for _ in 0..20 {
+    assert_eq!(sealed(&world), 4, "named, synced and sealed together");
+    for number in 5..24 {
         world.append(&[vec![1; 3000]]).expect("appended");
+        assert_eq!(sealed(&world), number / 4 * 4);
     }
-    assert_eq!(sealed(&world), 21);
 }
 
 #[test]
@@ -289,4 +289,97 @@ fn whoever_needs_a_full_segment_durable_gets_it_at_once() {
         need(&world);
         assert!(world.partition.offsets().durable_end >= Offset(1), "without any delay");
     }
+}
+
+/// Syncs that were made until append 1 was answered.
+fn syncs_until_answered(world: &World) -> u64 {
+    let before = world.disk.syncs();
+    for _ in 0..100 {
+        if world.answers.take(1).is_some() {
+            return world.disk.syncs() - before;
+        }
+        for job in world.step.round() {
+            // Beside it, and nothing waits for it.
+            if job.name() != "seal" {
+                world.step.sync_done(job.execute());
+            }
+        }
+    }
+    panic!("never answered");
+}
+
+#[test]
+fn an_append_at_a_roll_waits_for_no_sync_under_os() {
+    for durability in [Durability::Os, Durability::Interval { ms: 1000 }] {
+        let (storage, partition) = with_durability(durability);
+        let storage = StorageOptions { seal_delay_max: Duration::from_secs(5), ..storage };
+        let world = World::with(41, (storage, partition));
+        world.append(&[vec![1; 3000]]).expect("fills the first segment");
+        for segments in 2..4 {
+            world.send(1, batch(&[vec![2; 3000]], Timestamp(1), None), Acks::Topic);
+            assert_eq!(syncs_until_answered(&world), 0);
+            assert_eq!(world.partition.segment_count(), segments);
+        }
+        let world = world.reopen_killed();
+        assert_eq!(world.partition.health(), PartitionHealth::Writable);
+        assert_eq!(world.read_all(Offset(0)).len(), 3, "a kill takes nothing that was answered");
+    }
+}
+
+#[test]
+fn a_durable_append_at_a_roll_waits_for_its_file_its_name_and_one_manifest() {
+    let world = World::new(42);
+    world.append(&[vec![1; 3000]]).expect("fills the first segment");
+    world.send(1, batch(&[vec![2; 3000]], Timestamp(1), None), Acks::Topic);
+    // The file with the batch in it, the directory, the manifest's two.
+    assert_eq!(syncs_until_answered(&world), 4);
+}
+
+#[test]
+fn one_manifest_names_all_segments_that_were_made_meanwhile() {
+    let world = full_and_next(43, Durability::Os);
+    world.append(&[vec![2; 3000]]).expect("in the third segment");
+    let before = world.disk.syncs();
+    let mut names = Vec::new();
+    world.clock.advance(Duration::from_secs(5));
+    for _ in 0..30 {
+        for job in world.step.round() {
+            names.push(job.name());
+            world.step.sync_done(job.execute());
+        }
+    }
+    assert_eq!(names.iter().filter(|name| **name == "name").count(), 1, "{names:?}");
+    assert_eq!(sealed(&world), 2);
+    assert!(world.disk.syncs() > before);
+}
+
+#[test]
+fn a_power_cut_before_a_segment_is_named_hands_no_offset_out_twice() {
+    for bias in [Bias::Nothing, Bias::Everything] {
+        let world = full_and_next(44, Durability::Os);
+        let end = world.partition.offsets().log_end;
+        let world = world.reopen_crashed(Crash { bias, seed: 3 });
+        assert_eq!(world.partition.health(), PartitionHealth::Writable, "{bias:?}");
+        let appended = world.append(&[value(9)]).expect("goes on");
+        assert!(appended.base_offset >= end, "{bias:?}: {appended:?}");
+    }
+}
+
+#[test]
+fn a_segment_whose_header_a_power_cut_took_is_set_aside() {
+    let world = full_and_next(45, Durability::Os);
+    world.dir.shutdown(stoplog::storage::ShutdownMode::Abort);
+    let disk = world.disk.kill();
+    let paths = stoplog::storage::PartitionPaths::new(world.partition.id());
+    let path = paths.log(Offset(1));
+    let mut bytes = disk.read_file(&path).expect("the second segment");
+    bytes[..4096].fill(0);
+    disk.write_file(&path, &bytes);
+    let world = world.started_on(disk);
+    assert_eq!(world.partition.health(), PartitionHealth::Writable);
+    assert_eq!(world.read_all(Offset(0)).len(), 1);
+    let quarantined = |f: &Finding| matches!(f, Finding::Quarantined { .. });
+    assert!(world.partition.findings().iter().any(quarantined));
+    let appended = world.append(&[value(9)]).expect("goes on");
+    assert!(appended.base_offset >= Offset(2), "{appended:?}");
 }

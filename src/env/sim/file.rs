@@ -140,8 +140,8 @@ impl File for SimFile {
         Ok(state.file(self.handle.ino).allocated_end().next_multiple_of(512))
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        self.handle.disk.state().file_mut(self.handle.ino).drop_cache();
+    fn drop_cache(&self, range: Range<u64>) -> io::Result<()> {
+        self.handle.disk.state().file_mut(self.handle.ino).drop_cache(range);
         Ok(())
     }
 

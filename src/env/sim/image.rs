@@ -10,6 +10,7 @@
 //! - `lengths` is never empty and its last element is `len`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::crash::Unit;
@@ -178,13 +179,18 @@ impl FileImage {
     }
 
     /// Clean pages are read anew: lost sectors show what the device holds.
-    pub(super) fn drop_cache(&mut self) {
+    pub(super) fn drop_cache(&mut self, range: Range<u64>) {
         if self.pending.values().all(|sector| sector.dirty) {
             return;
         }
         let data = Arc::make_mut(&mut self.data);
         let len = index(self.len);
+        let sector_bytes = SECTOR_BYTES as u64;
         self.pending.retain(|number, sector| {
+            let at = *number * sector_bytes;
+            if at >= range.end || at + sector_bytes <= range.start {
+                return true;
+            }
             if !sector.dirty {
                 put(data, *number, sector.old.first().and_then(|v| v.bytes.as_deref()), len);
             }
@@ -393,7 +399,7 @@ mod tests {
         file.sync();
         assert_eq!(file.contents(), vec![2; 512]);
         assert_eq!(outcomes(&file), [vec![1; 512]].into_iter().collect());
-        file.drop_cache();
+        file.drop_cache(0..u64::MAX);
         assert_eq!(file.contents(), vec![1; 512]);
     }
 }

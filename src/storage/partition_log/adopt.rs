@@ -151,6 +151,7 @@ impl PartitionLog {
             max_append_time: active.slot.max_append_time,
             epoch: active.identity.leader_epoch,
             indexed: Indexed { entries, position: active.tail.position },
+            unnamed: None,
             committing: false,
         }
     }

@@ -106,7 +106,7 @@ impl PartitionLog {
         if self.is_roll_due(active, end, last, round) {
             return Gate::Wait(Blocked::Segment);
         }
-        if active.slot.clean || last >= active.slot.offset_lease {
+        if active.slot.clean || last >= active.lease() {
             return Gate::Wait(Blocked::Lease);
         }
         match self.make_room(end) {
@@ -337,7 +337,8 @@ impl PartitionLog {
     /// Asks for more space when half of the last step is used.
     pub(super) fn extend_ahead(&mut self, round: &mut Round<'_>) {
         // A segment about to be sealed gets its final length: space added after it would be damage.
-        if self.extending || self.blocked == Some(Blocked::Segment) {
+        let over = self.stopped.is_some() || self.dir.latch.is_closed();
+        if over || self.extending || self.blocked == Some(Blocked::Segment) {
             return;
         }
         let Some(active) = self.active.as_ref() else { return };

@@ -71,7 +71,9 @@ impl PartitionLog {
     }
 
     fn is_commit_due(&self, now: Duration) -> bool {
-        let Some(active) = &self.active else { return false };
+        let Some(active) = self.active.as_ref().filter(|it| it.unnamed.is_none()) else {
+            return false;
+        };
         if self.blocked == Some(Blocked::Lease) {
             return true;
         }
@@ -85,7 +87,7 @@ impl PartitionLog {
 
     /// When a commit is due that nobody waits for.
     pub(super) fn commit_deadline(&self) -> Option<Duration> {
-        let active = self.active.as_ref()?;
+        let active = self.active.as_ref().filter(|active| active.unnamed.is_none())?;
         if active.tail.position > active.durable.position {
             let period = match self.options.durability {
                 Durability::Interval { ms } => Duration::from_millis(u64::from(ms)),
@@ -99,9 +101,8 @@ impl PartitionLog {
         states.then(|| self.last_append + self.dir.options.slot_flush)
     }
 
-    fn is_lease_low(&self, active: &Active) -> bool {
-        !active.slot.clean
-            && active.slot.offset_lease - self.next < self.dir.options.lease_records / 2
+    pub(super) fn is_lease_low(&self, active: &Active) -> bool {
+        !active.slot.clean && active.lease() - self.next < self.dir.options.lease_records / 2
     }
 
     /// The slot that the next commit writes, when it has anything new to state.
@@ -194,7 +195,8 @@ impl PartitionLog {
 
     /// When the partition has been quiet for so long that it gets a clean slot.
     pub(super) fn quiet_deadline(&self) -> Option<Duration> {
-        let active = self.active.as_ref().filter(|_| self.seals.are_settled())?;
+        let settled = self.seals.are_settled() && self.is_all_named();
+        let active = self.active.as_ref().filter(|_| settled)?;
         let all = active.tail.position == active.durable.position;
         (all && !active.slot.clean).then(|| self.last_append + self.dir.options.checkpoint_idle)
     }
@@ -207,7 +209,8 @@ impl PartitionLog {
             return None;
         }
         let all = |a: &Active| a.tail.position == a.durable.position && !a.slot.clean;
-        self.active.as_ref().filter(|active| all(active) && self.seals.are_settled())?;
+        let settled = self.seals.are_settled() && self.is_all_named();
+        self.active.as_ref().filter(|active| all(active) && settled)?;
         let caches = self.caches();
         let manifest = self.seals.unstated.then(|| self.manifest.clone());
         let paths = Arc::clone(&self.paths);

@@ -91,6 +91,7 @@ impl PartitionLog {
         self.orders.expired = keep.filter(|keep| *keep > self.manifest.log_start);
         self.cleanup.retry();
         self.seals.no_space = false;
+        self.naming.no_space = self.naming.no_space && self.stopped.is_some();
     }
 
     /// A durable statement that the log starts later.

@@ -1,38 +1,36 @@
 //! The first segment and every next one: always at an append, never at a start.
 //!
-//! The manifest says durably where the old segment ends before the new one takes its first batch;
-//! whether its bytes are durable is `seal.rs`'s concern, and no append waits for it.
+//! The new one takes batches as soon as it has a file. That the old one is full and which one follows
+//! is stated later (`naming.rs`), and its bytes are synced later (`seal.rs`): no append waits for it.
 
 use std::sync::Arc;
 
 use crate::storage::footer::FOOTER_BYTES;
 use crate::storage::identity::{Features, Identity};
 use crate::storage::index::Index;
-use crate::storage::job::{Fault, OpenSegment, Opened, Work};
+use crate::storage::job::{CreateSegment, Fault, Opened, Work};
 use crate::storage::layout::DATA_START;
 use crate::storage::segment::{Border, Segment, SegmentParts, SegmentState};
 use crate::storage::slot::{Slot, SlotPlace};
 use crate::storage::tail::SegmentTail;
-use crate::types::Timestamp;
+use crate::types::{Offset, Timestamp};
 
 use super::{Active, Blocked, Indexed, PartitionLog, Round};
 
 impl PartitionLog {
-    /// The job that makes the segment the backlog waits for.
-    pub(super) fn open_work(&mut self, round: &Round<'_>) -> Option<Work> {
-        if self.blocked != Some(Blocked::Segment) || self.extending || self.stopped.is_some() {
-            return None;
+    /// Makes the segment that the backlog waits for.
+    pub(super) fn start_create(&mut self, round: &mut Round<'_>) {
+        let wanted = self.blocked == Some(Blocked::Segment) && !self.dir.latch.is_closed();
+        if !wanted || self.creating || self.extending || self.stopped.is_some() {
+            return;
         }
         if self.is_seal_awaited() {
-            return None;
+            return;
         }
         let before = self.active.as_ref().map_or(0, |active| active.allocated);
-        let mut manifest = self.manifest.clone();
-        if let Some(active) = &self.active {
-            manifest.sealing(active.segment.base_offset, &active.footer());
-        }
         self.begin_seal(round.now);
-        let first = self.manifest.segments.is_empty() && self.manifest.generation == 0;
+        let is_first = self.manifest.segments.is_empty() && self.manifest.generation == 0;
+        let first = is_first.then(|| self.manifest.clone());
         let identity = self.identity(round.wall);
         let slot = self.first_slot(&identity);
         let size = self.backlog.front().map_or(0, |append| append.size_bytes() as u64);
@@ -42,15 +40,16 @@ impl PartitionLog {
             .dir
             .allocate_step(0, needed, target)
             .max(self.dir.allocate_step(before, 0, target + before).min(target));
-        Some(Work::Open(Box::new(OpenSegment {
+        self.creating = true;
+        let work = CreateSegment {
             paths: Arc::clone(&self.paths),
-            manifest,
             identity,
             slot,
             allocate,
             first,
             on_full: self.on_full(),
-        })))
+        };
+        self.send(Work::Create(Box::new(work)), round);
     }
 
     fn identity(&self, created: Timestamp) -> Identity {
@@ -70,28 +69,35 @@ impl PartitionLog {
             tag: identity.tag(),
             clean: false,
             tail: SegmentTail::empty(identity.base_offset),
-            offset_lease: self.renewed_lease(),
+            offset_lease: self.renewed_lease().max(self.promised()),
             max_append_time: Timestamp::NONE,
             boot_id: self.dir.boot_id,
             leader_epoch: self.epoch,
         }
     }
 
-    pub(super) fn finish_open(
+    /// Offsets below it are promised by the synced slot of the segment before, as long as that is
+    /// the last one the manifest names.
+    fn promised(&self) -> Offset {
+        let before = self.seals.queue.back();
+        let before = before.filter(|it| !it.full.slot.clean && !self.is_stated_full(it.base()));
+        before.map_or(self.next, |it| it.full.lease())
+    }
+
+    pub(super) fn finish_create(
         &mut self,
-        work: OpenSegment,
+        work: CreateSegment,
         result: Result<Opened, Fault>,
         round: &Round<'_>,
     ) {
-        self.in_flight = false;
-        self.manifest = work.manifest;
+        self.creating = false;
         if self.dir.latch.is_closed() {
             return;
         }
         match result {
             Ok(opened) => {
-                self.seals.unstated = false;
-                if work.first {
+                if let Some(manifest) = work.first {
+                    self.manifest = manifest;
                     self.dir.note_materialised(self.shared.id);
                 }
                 self.opened(&work.identity, work.slot, opened, round);
@@ -132,6 +138,7 @@ impl PartitionLog {
         self.dir.segment_opened();
         self.orders.rolled();
         self.last_append = round.now;
+        let unnamed = Some(self.promised());
         self.active = Some(Active {
             segment,
             file: Some(opened.file),
@@ -143,6 +150,7 @@ impl PartitionLog {
             max_append_time: Timestamp::NONE,
             epoch: self.epoch,
             indexed: Indexed { entries: 0, position: tail.position },
+            unnamed,
             committing: false,
         });
     }

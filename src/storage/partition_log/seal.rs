@@ -47,6 +47,10 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
+    pub(super) fn base(&self) -> Offset {
+        self.full.segment.base_offset
+    }
+
     pub(super) fn is_durable(&self) -> bool {
         self.full.durable.position == self.full.tail.position
     }
@@ -93,18 +97,25 @@ impl PartitionLog {
     pub(super) fn seal_deadline(&self) -> Option<Duration> {
         let leaves = self.orders.wants_removal() || self.dir.latch.is_closed();
         let front = self.seals.queue.front().filter(|_| !leaves && !self.seals.are_busy())?;
+        self.manifest.segment(front.base())?;
         if front.is_durable() {
             let stuck = self.stopped.is_some() || self.seals.no_space;
-            return (!stuck).then_some(Duration::ZERO);
+            return (!stuck && self.is_stated_full(front.base())).then_some(Duration::ZERO);
         }
+        Some(self.sync_deadline())
+    }
+
+    /// When full segments are to be synced.
+    pub(super) fn sync_deadline(&self) -> Duration {
+        let Some(front) = self.seals.queue.front() else { return Duration::ZERO };
         let delay = front.full_since + self.dir.options.seal_delay_max;
         match self.options.durability {
-            _ if self.is_seal_wanted() => Some(Duration::ZERO),
-            Durability::Fsync => Some(Duration::ZERO),
-            Durability::Os => Some(delay),
+            _ if self.is_seal_wanted() => Duration::ZERO,
+            Durability::Fsync => Duration::ZERO,
+            Durability::Os => delay,
             Durability::Interval { ms } => {
                 let since = front.unsynced_since.unwrap_or(front.full_since);
-                Some(delay.min(since + Duration::from_millis(u64::from(ms))))
+                delay.min(since + Duration::from_millis(u64::from(ms)))
             }
         }
     }

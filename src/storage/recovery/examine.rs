@@ -2,6 +2,7 @@
 //! follows there. Looks only; `finish.rs` acts on it.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::env::{Disk, File, OpenMode};
@@ -23,6 +24,35 @@ use super::{Access, Damage, RecoveryContext};
 
 /// Bytes behind a clean end that are looked at: nobody writes there without clearing `clean` first.
 const PEEK_BYTES: usize = 4096;
+
+/// Where the data of a segment ends that is not sealed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DataEnd {
+    /// Nobody knows: it takes appends.
+    Open,
+    /// The manifest says so: it is full.
+    Sealed(Seal),
+    /// It is full, and this is the base of the segment behind it.
+    Before(Offset),
+}
+
+impl DataEnd {
+    /// Whether data up to `tail` is all there is.
+    pub(crate) fn is_reached(self, tail: &SegmentTail) -> bool {
+        match self {
+            DataEnd::Open => true,
+            DataEnd::Sealed(seal) => seal.data_end <= tail.position,
+            DataEnd::Before(next) => next <= tail.next_offset,
+        }
+    }
+
+    fn position(self, file_bytes: u64) -> u64 {
+        match self {
+            DataEnd::Sealed(seal) => file_bytes.min(seal.data_end),
+            DataEnd::Open | DataEnd::Before(_) => file_bytes,
+        }
+    }
+}
 
 /// What was found in a segment that is not sealed.
 pub(super) struct Found {
@@ -47,14 +77,13 @@ pub(super) struct Found {
     pub damage: Option<Damage>,
 }
 
-/// Looks at the segment at `base`; `None` when its file is missing. Of a full one it is known what
-/// must be there: `seal`.
+/// Looks at the segment at `base`; `None` when its file is missing.
 pub(super) fn examine_open(
     disk: &dyn Disk,
     paths: &PartitionPaths,
     context: &RecoveryContext,
     base: Offset,
-    seal: Option<Seal>,
+    end: DataEnd,
 ) -> io::Result<Option<Found>> {
     let mode = match context.access {
         Access::ReadWrite => OpenMode::ReadWrite,
@@ -70,10 +99,7 @@ pub(super) fn examine_open(
     let mut seen_end = base;
     if classify(&identity, &pair) != Slots::Clean {
         seen_end = seen_before(&file, &pair, base)?;
-        // What a process wrote that then died of a device error may not be on the device.
-        if let Err(e) = file.drop_cache() {
-            tracing::debug!("segment {base}: the cache was not dropped: {e}");
-        }
+        drop_cache(&file, base, 0..DATA_START);
         pair = read_slots(file.as_ref(), identity.tag)?;
     }
     let slots = classify(&identity, &pair);
@@ -83,14 +109,21 @@ pub(super) fn examine_open(
     let file_bytes = file.len()?;
     let created = identity.created_epoch();
     let unclean = slots != Slots::Clean;
-    let data_end = seal.map_or(file_bytes, |seal| file_bytes.min(seal.data_end));
+    let data_end = end.position(file_bytes);
+    if unclean {
+        // What is in front of the last entry below the watermark is not read again.
+        drop_cache(&file, base, stored.resume()..u64::MAX);
+    }
     let look = Look { file: &file, base, watermark, data_end, file_bytes, created, unclean };
     let clean = slots == Slots::Clean && look.is_untouched()? && stored.covers(&watermark);
     let mut reach = if clean { Reach::at(watermark, stored.index) } else { look.reach(stored)? };
-    let (rest, written_end) = match seal {
-        Some(seal) => look.rest_of_full(&mut reach, seal)?,
-        None if clean => (Rest::Zeros, reach.tail.position),
-        None => look.rest(&reach.tail, identity.tag)?,
+    let (rest, written_end) = match end {
+        DataEnd::Sealed(seal) => look.rest_of_full(&mut reach, seal)?,
+        DataEnd::Before(next) => {
+            look.rest_before(&reach.tail, next, newest.map(|(_, slot)| slot))?
+        }
+        DataEnd::Open if clean => (Rest::Zeros, reach.tail.position),
+        DataEnd::Open => look.rest(&reach.tail, identity.tag)?,
     };
     let valid = if reach.damage.is_some() { Valid::BelowWatermark } else { Valid::ToWatermark };
     Ok(Some(Found {
@@ -108,6 +141,13 @@ pub(super) fn examine_open(
         identity,
         file,
     }))
+}
+
+/// What a process wrote that then died of a device error may not be on the device.
+pub(super) fn drop_cache(file: &Arc<dyn File>, base: Offset, range: Range<u64>) {
+    if let Err(e) = file.drop_cache(range) {
+        tracing::debug!("segment {base}: the cache was not dropped: {e}");
+    }
 }
 
 /// The end of what the cache holds behind the watermark: by headers, and the last batch, which a
@@ -168,10 +208,14 @@ impl StoredIndex {
         Ok(StoredIndex { index, is_bad })
     }
 
+    /// Where reading starts.
+    fn resume(&self) -> u64 {
+        self.index.entries().last().map_or(DATA_START, |e| u64::from(e.position))
+    }
+
     /// Whether look-ups with it are fast all over the segment.
     fn covers(&self, tail: &SegmentTail) -> bool {
-        let last = self.index.entries().last().map_or(DATA_START, |e| u64::from(e.position));
-        !self.is_bad && tail.position - last <= UNINDEXED_BYTES
+        !self.is_bad && tail.position - self.resume() <= UNINDEXED_BYTES
     }
 }
 
@@ -225,6 +269,7 @@ impl Look<'_> {
         };
         let mut damage = None;
         if !confirmed {
+            drop_cache(self.file, self.base, 0..u64::MAX);
             index = Index::new(self.base);
             match self.confirm(SegmentTail::empty(self.base), &mut index)? {
                 Ok(()) => {}
@@ -333,6 +378,20 @@ impl Look<'_> {
             });
         }
         Ok((Rest::Bytes, written_end))
+    }
+
+    /// A segment is behind it, so it was full: whole where its data leads to that one. After a clean
+    /// stop that one may start behind offsets that were skipped.
+    fn rest_before(
+        &self,
+        tail: &SegmentTail,
+        next: Offset,
+        slot: Option<Slot>,
+    ) -> io::Result<(Rest, u64)> {
+        let written_end = last_non_zero(self.file.as_ref(), tail.position, self.file_bytes)?;
+        let skipped = slot.is_some_and(|s| s.clean && s.tail == *tail && s.offset_lease == next);
+        let whole = tail.next_offset == next || (skipped && written_end == tail.position);
+        Ok((if whole { Rest::Footer } else { Rest::Bytes }, written_end))
     }
 
     fn scan(&self, from: SegmentTail, end: u64) -> Scan {

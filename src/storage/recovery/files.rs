@@ -9,8 +9,6 @@ use crate::storage::fault::Fault;
 use crate::storage::layout::{DATA_START, FileName, PartitionPaths, QUARANTINE_DIR, TRASH_DIR};
 use crate::types::Offset;
 
-use super::scan::last_non_zero;
-
 /// Names in a partition's directory.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -98,9 +96,19 @@ pub(crate) fn unused_quarantine_path(
 
 /// Whether a segment file holds no data: what a creation leaves that did not get to its end.
 pub(crate) fn is_blank(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    const BLOCK_BYTES: usize = 1 << 16;
     let file = disk.open(path, OpenMode::Read)?;
-    let len = file.len()?;
-    Ok(last_non_zero(file.as_ref(), DATA_START, len)? == DATA_START)
+    let mut position = DATA_START;
+    loop {
+        let block = super::sealed::read_at(file.as_ref(), position, BLOCK_BYTES)?;
+        if block.is_empty() {
+            return Ok(true);
+        }
+        if block.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        position += block.len() as u64;
+    }
 }
 
 /// Copies `[from, to)` of a file to `path`: tmp, sync, rename, sync of the directory.

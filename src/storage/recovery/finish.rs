@@ -1,7 +1,8 @@
 //! The order in which recovery looks, decides and writes.
 //!
 //! Writes, in this order, each durable before the next:
-//! 1. what the manifest announced: files of `deleting` and of blank `creating` segments removed;
+//! 1. what the manifest announced: files of `deleting` and of blank `creating` segments removed; blank
+//!    ones that it does not name;
 //! 2. the torn bytes copied to `torn/`; 3. the segment cut at its valid end, `fdatasync`;
 //! 4. snapshots above the end removed, index, epochs; 5. a clean slot with the next epoch,
 //!    `fdatasync`; 6. the manifest, when it changed.
@@ -15,7 +16,7 @@ use crate::storage::epochs::Epochs;
 use crate::storage::fault::Fault;
 use crate::storage::fields::FormatError;
 use crate::storage::layout::PartitionPaths;
-use crate::storage::manifest::{MANIFEST_BYTES_MAX, Manifest, SegmentState};
+use crate::storage::manifest::{MANIFEST_BYTES_MAX, Manifest, SegmentEntry, SegmentState};
 use crate::storage::small_file::{read_small_file, write_small_file};
 use crate::types::{LeaderEpoch, Offset, PartitionHealth};
 
@@ -74,8 +75,10 @@ impl<'a> Recovery<'a> {
             // served on must not rest on them.
             self.disk.sync_dir(self.paths.dir()).map_err(Fault::Sync)?;
         }
+        let unnamed = if self.doubt { Vec::new() } else { manifest.unnamed(&listing.logs) };
         let intents_changed = self.carry_out_intents(&mut manifest)?;
-        let mut segments = self.segments(&mut manifest)?;
+        let unnamed = self.adopt_unnamed(&mut manifest, &unnamed)?;
+        let mut segments = self.segments(&mut manifest, &unnamed)?;
         segments.manifest_changed |= intents_changed;
         self.set_aside(&manifest, &listing)?;
         self.conclude(manifest, segments, listing)
@@ -136,10 +139,25 @@ impl<'a> Recovery<'a> {
         Ok(manifest)
     }
 
-    fn segments(&mut self, manifest: &mut Manifest) -> Result<Segments, RecoverError> {
+    /// `unnamed` are behind those of the manifest.
+    fn segments(
+        &mut self,
+        manifest: &mut Manifest,
+        unnamed: &[Offset],
+    ) -> Result<Segments, RecoverError> {
         let mut segments = Segments { clean: true, ..Segments::default() };
-        let entries = manifest.segments.clone();
+        let mut entries = manifest.segments.clone();
+        entries.extend(
+            unnamed
+                .iter()
+                .map(|base| SegmentEntry { base_offset: *base, state: SegmentState::Active }),
+        );
         for (number, entry) in entries.iter().enumerate() {
+            if manifest.segment(entry.base_offset).is_none() {
+                manifest.opened(entry.base_offset);
+                segments.manifest_changed = true;
+            }
+            let rest = entries.get(number..).unwrap_or(&[]);
             match entry.state {
                 SegmentState::Sealed(seal) => {
                     let follower = entries.get(number + 1).map(|next| next.base_offset);
@@ -150,13 +168,14 @@ impl<'a> Recovery<'a> {
                     self.findings.extend(sealed.findings);
                     self.add_damage(sealed.damage);
                 }
-                SegmentState::Sealing(seal) => {
-                    let rest = entries.get(number..).unwrap_or(&[]);
-                    if self.sealing(rest, seal, manifest, &mut segments)? == GoesOn::Here {
+                SegmentState::Active if rest.len() == 1 => {
+                    self.active(entry.base_offset, manifest, &mut segments)?
+                }
+                SegmentState::Sealing(_) | SegmentState::Active => {
+                    if self.full(rest, manifest, &mut segments)? == GoesOn::Here {
                         break;
                     }
                 }
-                SegmentState::Active => self.active(entry.base_offset, manifest, &mut segments)?,
                 SegmentState::Creating | SegmentState::Deleting(_) => {}
             }
         }

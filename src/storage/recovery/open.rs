@@ -8,7 +8,7 @@ use crate::storage::manifest::Manifest;
 use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
-use super::examine::{Found, examine_open};
+use super::examine::{DataEnd, Found, examine_open};
 use super::files::keep_copy;
 use super::finish::{Recovery, Segments};
 use super::sealed::{FoundIdentity, read_footer};
@@ -33,7 +33,8 @@ impl Recovery<'_> {
         manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> Result<(), RecoverError> {
-        let Some(found) = examine_open(self.disk, self.paths, self.context, base, None)? else {
+        let found = examine_open(self.disk, self.paths, self.context, base, DataEnd::Open)?;
+        let Some(found) = found else {
             self.add_damage(Some(Damage {
                 segment: base,
                 position: 0,

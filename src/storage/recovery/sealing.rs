@@ -24,7 +24,7 @@ use crate::storage::slot::Slot;
 use crate::storage::small_file::write_small_file;
 use crate::types::{LeaderEpoch, Offset};
 
-use super::examine::{Found, classify, examine_open};
+use super::examine::{DataEnd, Found, classify, drop_cache, examine_open};
 use super::files::remove;
 use super::finish::{Recovery, Segments};
 use super::open::{Sealed, lease_of, taking_appends};
@@ -32,6 +32,7 @@ use super::scan::last_non_zero;
 use super::sealed::{examine_sealed, read_footer, read_identity, read_slots};
 use super::table::{Action, Rest, Slots, Valid, decide};
 use super::{Finding, RecoverError};
+use crate::storage::verify::seal_of;
 
 /// Where the log goes on behind a full segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,22 +60,29 @@ impl Later {
 
 impl Recovery<'_> {
     /// The segment that `entries` start with; the others are those behind it.
-    pub(super) fn sealing(
+    pub(super) fn full(
         &mut self,
         entries: &[SegmentEntry],
-        seal: Seal,
         manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> Result<GoesOn, RecoverError> {
         let Some((entry, behind)) = entries.split_first() else { return Ok(GoesOn::Behind) };
         let base = entry.base_offset;
         let follower = behind.first().map(|next| next.base_offset);
-        if self.finish_by_footer(base, seal, behind.is_empty(), manifest, segments)? {
+        let end = match (entry.seal(), follower) {
+            (Some(seal), _) => DataEnd::Sealed(seal),
+            (None, Some(next)) => DataEnd::Before(next),
+            (None, None) => return Ok(GoesOn::Behind),
+        };
+        if let DataEnd::Sealed(seal) = end
+            && self.finish_by_footer(base, seal, behind.is_empty(), manifest, segments)?
+        {
             return Ok(GoesOn::Behind);
         }
-        let found = examine_open(self.disk, self.paths, self.context, base, Some(seal))?;
+        let found = examine_open(self.disk, self.paths, self.context, base, end)?;
+        let seal = entry.seal().unwrap_or_else(|| seal_before(base, follower, found.as_ref()));
         let Some(mut found) = found else {
-            self.fence_full(base, seal, follower, segments)?;
+            self.fence_full(base, seal, follower, manifest, segments)?;
             return Ok(GoesOn::Behind);
         };
         let later = self.later(behind)?;
@@ -107,7 +115,7 @@ impl Recovery<'_> {
                 Ok(GoesOn::Here)
             }
             Action::Fence | Action::Serve | Action::Close => {
-                self.fence_full(base, seal, follower, segments)?;
+                self.fence_full(base, seal, follower, manifest, segments)?;
                 Ok(GoesOn::Behind)
             }
         }
@@ -130,10 +138,7 @@ impl Recovery<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other?,
         };
-        // As `examine.rs` does: what was written before a sync that failed is not on the device.
-        if let Err(e) = file.drop_cache() {
-            tracing::debug!("segment {base}: the cache was not dropped: {e}");
-        }
+        drop_cache(&file, base, 0..u64::MAX);
         let identity = read_identity(file.as_ref(), self.paths, self.context.cluster_id, base)?;
         let pair = read_slots(file.as_ref(), identity.tag)?;
         let slots = classify(&identity, &pair);
@@ -179,6 +184,7 @@ impl Recovery<'_> {
         if self.may_write() {
             found.file.sync().map_err(Fault::Sync)?;
         }
+        manifest.sealing(base, seal);
         let sealed = examine_sealed(self.disk, self.paths, self.context, base, seal, follower)?;
         if let Some(segment) = sealed.segment.as_ref().filter(|_| sealed.damage.is_none()) {
             manifest.seal(base, &segment.footer);
@@ -196,9 +202,11 @@ impl Recovery<'_> {
         base: Offset,
         seal: Seal,
         follower: Option<Offset>,
+        manifest: &mut Manifest,
         segments: &mut Segments,
     ) -> io::Result<()> {
         self.doubt = true;
+        manifest.sealing(base, seal);
         let sealed = examine_sealed(self.disk, self.paths, self.context, base, seal, follower)?;
         segments.sealed.extend(sealed.segment);
         segments.next_offset = segments.next_offset.max(Some(seal.next_offset));
@@ -267,7 +275,7 @@ impl Recovery<'_> {
         self.active(base, manifest, segments)
     }
 
-    fn write_manifest(&self, manifest: &mut Manifest) -> Result<(), RecoverError> {
+    pub(super) fn write_manifest(&self, manifest: &mut Manifest) -> Result<(), RecoverError> {
         manifest.generation += 1;
         Ok(write_small_file(self.disk, &self.paths.manifest(), &manifest.encode())?)
     }
@@ -294,6 +302,20 @@ impl Recovery<'_> {
         let kept = kept.display().to_string();
         self.findings.push(Finding::TornCut { segment: base, position, bytes, kept });
         Ok(())
+    }
+}
+
+/// What a full segment holds of which the manifest does not know that it is full: all that is valid,
+/// where that leads to the one behind it.
+fn seal_before(base: Offset, follower: Option<Offset>, found: Option<&Found>) -> Seal {
+    match found {
+        Some(found) if found.rest == Rest::Footer => seal_of(&found.tail),
+        _ => Seal {
+            next_offset: follower.unwrap_or(base),
+            data_end: found.map_or(DATA_START, |found| found.written_end.max(DATA_START)),
+            data_crc: 0,
+            chain_crc: 0,
+        },
     }
 }
 

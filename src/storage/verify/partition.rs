@@ -10,8 +10,11 @@ use crate::storage::index::{INDEX_BYTES_MAX, Index};
 use crate::storage::layout::{DATA_START, FileName, PartitionPaths};
 use crate::storage::manifest::{MANIFEST_BYTES_MAX, Manifest, Seal, SegmentEntry, SegmentState};
 use crate::storage::producer_state::ProducerLimits;
+use crate::storage::recovery::examine::DataEnd;
+use crate::storage::recovery::files::Listing;
 use crate::storage::recovery::scan::last_non_zero;
 use crate::storage::recovery::sealed::{FoundIdentity, read_footer, read_identity, read_slots};
+use crate::storage::recovery::unnamed::{Unnamed, look_at_unnamed};
 use crate::storage::small_file::read_small_file;
 use crate::storage::snapshot::{SNAPSHOT_BYTES_MAX, decode_snapshot};
 use crate::storage::tail::SegmentTail;
@@ -27,12 +30,14 @@ struct Subject<'a> {
     file: Arc<dyn File>,
     file_bytes: u64,
     identity: FoundIdentity,
+    /// Base of the segment behind it.
+    follower: Option<Offset>,
 }
 
 impl Run<'_> {
     pub(super) fn partition(&mut self, paths: &PartitionPaths) -> io::Result<()> {
         let manifest = match self.read_manifest(paths) {
-            Ok(Some(manifest)) => Some(manifest),
+            Ok(Some(manifest)) => Some(self.with_unnamed(paths, manifest)?),
             Ok(None) => None,
             Err(what) => {
                 let detail = Some(what);
@@ -41,8 +46,10 @@ impl Run<'_> {
                 None
             }
         };
-        for entry in manifest.iter().flat_map(|manifest| &manifest.segments) {
-            self.segment(paths, entry)?;
+        let entries = manifest.as_ref().map_or(&[][..], |manifest| &manifest.segments);
+        for (number, entry) in entries.iter().enumerate() {
+            let follower = entries.get(number + 1).map(|next| next.base_offset);
+            self.segment(paths, entry, follower)?;
         }
         for gap in manifest.iter().flat_map(|manifest| &manifest.gaps) {
             let range = (Some(gap.first), Some(Offset(gap.next.0 - 1)));
@@ -69,7 +76,29 @@ impl Run<'_> {
         Ok(Some(manifest))
     }
 
-    fn segment(&mut self, paths: &PartitionPaths, entry: &SegmentEntry) -> io::Result<()> {
+    /// With the segments that follow and are not named yet, as recovery takes them.
+    fn with_unnamed(&self, paths: &PartitionPaths, from: Manifest) -> io::Result<Manifest> {
+        let logs = Listing::read(self.disk, paths.dir())?.unwrap_or_default().logs;
+        let mut manifest = from.clone();
+        for base in from.unnamed(&logs) {
+            match look_at_unnamed(self.disk, paths, self.cluster_id, base) {
+                Ok(Unnamed::Follows) => manifest.opened(base),
+                Ok(Unnamed::Blank) => manifest.creating(base),
+                Ok(Unnamed::Headless) => break,
+                // Deleted while we were looking.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && self.summary.live => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn segment(
+        &mut self,
+        paths: &PartitionPaths,
+        entry: &SegmentEntry,
+        follower: Option<Offset>,
+    ) -> io::Result<()> {
         let base = entry.base_offset;
         let log = paths.log(base);
         if matches!(entry.state, SegmentState::Creating | SegmentState::Deleting(_)) {
@@ -90,7 +119,7 @@ impl Run<'_> {
         if let Err(e) = &identity.identity {
             self.describe(paths, &log, e.to_string())?;
         }
-        let subject = Subject { paths, base, file, file_bytes, identity };
+        let subject = Subject { paths, base, file, file_bytes, identity, follower };
         match entry.state {
             SegmentState::Sealing(seal) => self.sealing(&subject, seal),
             _ => match entry.seal() {
@@ -171,7 +200,13 @@ impl Run<'_> {
             self.corrupt(it, DATA_START, it.base, Some(watermark.next_offset), Some(detail))?;
         }
         self.index(it, &read, watermark.position)?;
-        self.above_watermark(it, watermark, damaged, seal)
+        // Offsets may have been skipped behind a clean end.
+        let skips = newest.is_some_and(|slot| slot.clean && Some(slot.offset_lease) == it.follower);
+        let end = match it.follower {
+            Some(next) if !skips && seal.is_none() => DataEnd::Before(next),
+            _ => seal.map_or(DataEnd::Open, DataEnd::Sealed),
+        };
+        self.above_watermark(it, watermark, damaged, end)
     }
 
     fn above_watermark(
@@ -179,13 +214,13 @@ impl Run<'_> {
         it: &Subject<'_>,
         watermark: SegmentTail,
         in_doubt: bool,
-        seal: Option<Seal>,
+        expected: DataEnd,
     ) -> io::Result<()> {
         let log = it.paths.log(it.base);
         let (first_offset, position) = (Some(watermark.next_offset), Some(watermark.position));
         let about = VerifyRow { first_offset, position, ..row(it.paths, &log) };
         let written = last_non_zero(it.file.as_ref(), watermark.position, it.file_bytes)?;
-        let missing = seal.is_some_and(|seal| seal.data_end > watermark.position);
+        let missing = !expected.is_reached(&watermark);
         if written == watermark.position && !missing {
             return Ok(());
         }
@@ -199,15 +234,16 @@ impl Run<'_> {
             ..read.tail
         });
         self.runs(it, &read)?;
-        let whole = seal.is_some_and(|seal| seal.data_end == end.position);
+        let whole = expected.is_reached(&end);
         let rest = last_non_zero(it.file.as_ref(), end.position, it.file_bytes)?;
-        if rest == end.position && seal.is_none() {
+        let is_stated_full = matches!(expected, DataEnd::Sealed(_));
+        if rest == end.position && whole && !is_stated_full {
             return Ok(());
         }
         let footer = read_footer(it.file.as_ref(), end.position, it.identity.tag)?;
         let verdict = match footer {
             Ok(_) => Verdict::Interrupted,
-            Err(_) if whole => Verdict::Interrupted,
+            Err(_) if whole && is_stated_full => Verdict::Interrupted,
             Err(_) if in_doubt => Verdict::Corrupt,
             Err(_) => Verdict::Torn,
         };
