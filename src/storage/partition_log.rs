@@ -77,6 +77,8 @@ pub(crate) struct PartitionLog {
     orders: Orders,
     /// The job that has the manifest.
     in_flight: bool,
+    /// That job writes a clean slot: nothing is appended until it is back.
+    checkpointing: bool,
     /// The file of the next segment is being made.
     creating: bool,
     naming: Naming,
@@ -172,6 +174,7 @@ impl PartitionLog {
             acks: PendingAcks::default(),
             orders: Orders::default(),
             in_flight: false,
+            checkpointing: false,
             creating: false,
             naming: Naming::default(),
             extending: false,

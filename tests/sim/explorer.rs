@@ -20,7 +20,7 @@ const IMAGES_MIN: u64 = 100_000;
 /// Steps of one history.
 const STEPS: usize = 110;
 /// Seeds that ever failed. They run first, for ever.
-const REGRESSIONS: &[u64] = &[10, 14, 19, 36, 54, 145, 168];
+const REGRESSIONS: &[u64] = &[10, 14, 19, 36, 54, 145, 168, 230, 653];
 
 /// What a campaign has seen.
 #[derive(Debug, Default)]

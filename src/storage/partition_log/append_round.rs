@@ -103,6 +103,9 @@ impl PartitionLog {
         let staged = self.staging.bytes as u64;
         let Some(active) = self.active.as_ref() else { return Gate::Wait(Blocked::Segment) };
         let end = active.tail.position + staged + size as u64;
+        if self.checkpointing {
+            return Gate::Wait(Blocked::Lease);
+        }
         if self.is_roll_due(active, end, last, round) {
             return Gate::Wait(Blocked::Segment);
         }

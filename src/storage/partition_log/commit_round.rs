@@ -219,6 +219,7 @@ impl PartitionLog {
         let active = self.active.as_mut()?;
         match active.open_file(&self.dir) {
             Ok(file) => {
+                self.checkpointing = true;
                 let work = Checkpoint { paths, manifest, file, caches, slot };
                 Some(Work::Checkpoint(Box::new(work)))
             }
@@ -236,6 +237,7 @@ impl PartitionLog {
         round: &Round<'_>,
     ) {
         self.in_flight = false;
+        self.checkpointing = false;
         self.snapshots_written(&work.caches);
         match result {
             Ok(()) => {
