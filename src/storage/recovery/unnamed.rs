@@ -9,7 +9,8 @@
 use std::io;
 
 use crate::env::{Disk, OpenMode};
-use crate::storage::layout::{DATA_START, PartitionPaths};
+use crate::storage::identity::IDENTITY_BYTES;
+use crate::storage::layout::{DATA_START, IDENTITY_POSITION, PartitionPaths};
 use crate::storage::manifest::Manifest;
 use crate::types::Offset;
 
@@ -17,7 +18,7 @@ use super::examine::{classify, drop_cache};
 use super::files::{is_blank, remove};
 use super::finish::Recovery;
 use super::open::lease_of;
-use super::sealed::{read_identity, read_slots};
+use super::sealed::{read_at, read_identity, read_slots};
 use super::table::Slots;
 use super::{Finding, RecoverError};
 
@@ -39,10 +40,13 @@ pub(crate) fn look_at_unnamed(
     cluster_id: uuid::Uuid,
     base: Offset,
 ) -> io::Result<Unnamed> {
-    if is_blank(disk, &paths.log(base))? {
-        return Ok(Unnamed::Blank);
-    }
     let file = disk.open(&paths.log(base), OpenMode::Read)?;
+    if is_blank(disk, &paths.log(base))? {
+        let head = read_at(file.as_ref(), IDENTITY_POSITION, IDENTITY_BYTES)?;
+        let identity = read_identity(file.as_ref(), paths, cluster_id, base)?.identity;
+        let is_ours = identity.is_ok() || head.iter().all(|byte| *byte == 0);
+        return Ok(if is_ours { Unnamed::Blank } else { Unnamed::Headless });
+    }
     drop_cache(&file, base, 0..DATA_START);
     let identity = read_identity(file.as_ref(), paths, cluster_id, base)?;
     let pair = read_slots(file.as_ref(), identity.tag)?;
