@@ -4,36 +4,30 @@
 //! One blocking thread reads a connection, one more sends its subscriptions. Nothing is checked
 //! beyond lengths: it listens on loopback for the bench that started it and for nobody else.
 
-use std::collections::HashMap;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::answers::{cluster_answer, hello_answer, publisher_answer, topic_metadata};
+use super::lock;
+use super::pusher::{Credits, Pusher};
 use super::topics::{Topic, Topics};
 use crate::env::Env;
 use crate::protocol::native::frame::HEADER_BYTES;
 use crate::protocol::native::{
-    ErrorAnswer, Frame, FrameHeader, FrameLimits, FrameType, Wire, batches, cluster_info, credit,
-    encode_answer, encode_error, grant, hello, list_offsets, metadata, ping, produce,
-    producer_init, publisher_open, subscribe, topic_create, topic_delete,
+    ErrorAnswer, Frame, FrameHeader, FrameLimits, FrameType, Wire, cluster_info, credit,
+    encode_answer, encode_error, hello, list_offsets, metadata, ping, produce, producer_init,
+    publisher_open, subscribe, topic_create, topic_delete,
 };
 use crate::types::{
-    ClusterInfo, CompressionHint, DurabilityLevel, ErrorCode, LeaderEpoch, Offset, PartitionId,
-    ProducerEpoch, ProducerId, TimestampType, TopicConfig, TopicId,
+    DurabilityLevel, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId,
+    TopicConfig, TopicId,
 };
 
 /// Received at a time; holds several frames of the usual size.
 const BUFFER_BYTES: usize = 2 << 20;
-/// Sent at a time: what one BATCHES frame carries.
-const PIECE_BYTES: u64 = 1 << 20;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Serves until the process ends.
 pub fn serve(listener: &TcpListener, env: &Env) -> io::Result<()> {
@@ -66,27 +60,6 @@ struct Pending {
     /// Where it stands in the receive buffer.
     from: usize,
     to: usize,
-}
-
-#[derive(Default)]
-struct Credits {
-    by_subscription: Mutex<HashMap<u32, credit::Request>>,
-    changed: Condvar,
-    /// The connection is gone: who sends to it ends, and lets go of its topic's files.
-    closed: AtomicBool,
-}
-
-impl Credits {
-    fn close(&self) {
-        let credits = lock(&self.by_subscription);
-        self.closed.store(true, Ordering::Relaxed);
-        drop(credits);
-        self.changed.notify_all();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
 }
 
 struct Connection {
@@ -237,9 +210,7 @@ impl Connection {
             FrameType::ListOffsets => self.offsets(id, &read(&frame.control)?),
             FrameType::Subscribe => self.subscribe(id, read(&frame.control)?)?,
             FrameType::Credit => {
-                let credit = read::<credit::Request>(&frame.control)?;
-                lock(&self.credits.by_subscription).insert(credit.subscription, credit);
-                self.credits.changed.notify_all();
+                self.credits.set(read(&frame.control)?);
             }
             FrameType::ClusterInfo => {
                 let answer = cluster_info::Response { info: cluster_answer() };
@@ -331,138 +302,22 @@ impl Connection {
             bytes_to: request.bytes_to,
             records_to: request.records_to,
         };
-        lock(&self.credits.by_subscription).insert(request.subscription, first);
+        self.credits.set(first);
         let (credits, out) = (Arc::clone(&self.credits), Arc::clone(&self.out));
-        let pusher = Pusher { topic, request, credits, out, sent_bytes: 0, sent_records: 0 };
+        let pusher = Pusher::new(topic, request, credits, out);
         std::thread::spawn(move || pusher.run());
         Ok(())
     }
-}
-
-/// Sends one subscription.
-struct Pusher {
-    topic: Arc<Topic>,
-    request: subscribe::Request,
-    credits: Arc<Credits>,
-    out: Arc<Mutex<TcpStream>>,
-    sent_bytes: u64,
-    sent_records: u64,
-}
-
-impl Pusher {
-    fn run(mut self) -> io::Result<()> {
-        let topic = Arc::clone(&self.topic);
-        let partition = topic.partition(self.request.partition).ok_or(io::ErrorKind::NotFound)?;
-        let mut batch = partition.batch_at(self.request.from);
-        while !self.credits.is_closed() {
-            let window = self.window();
-            let Some((slice, next)) = partition.read(batch, window.min(PIECE_BYTES)) else {
-                partition.wait_for(batch, Duration::from_secs(1));
-                continue;
-            };
-            batch = next;
-            self.sent_bytes += slice.bytes.len() as u64;
-            self.sent_records += slice.records;
-            let notice = batches::Request {
-                subscription: self.request.subscription,
-                epoch: 0,
-                next_offset: slice.next_offset,
-                visible_end: slice.visible_end,
-                sent_bytes: self.sent_bytes,
-                sent_records: self.sent_records,
-            };
-            let mut head = Vec::with_capacity(128);
-            let bytes = u32::try_from(slice.bytes.len()).unwrap_or(u32::MAX);
-            batches::encode(&mut head, &notice, bytes);
-            let mut buffers = [IoSlice::new(&head), IoSlice::new(&slice.bytes)];
-            write_all_vectored(&mut lock(&self.out), &mut buffers)?;
-        }
-        Ok(())
-    }
-
-    /// Bytes that may be sent; waits while there are none and the connection lasts.
-    fn window(&self) -> u64 {
-        let credits = lock(&self.credits.by_subscription);
-        let left = |credits: &HashMap<u32, credit::Request>| {
-            let credit = credits.get(&self.request.subscription);
-            credit.map_or(0, |c| {
-                let records_left = c.records_to > self.sent_records;
-                if records_left { c.bytes_to.saturating_sub(self.sent_bytes) } else { 0 }
-            })
-        };
-        let waited = self
-            .credits
-            .changed
-            .wait_while(credits, |credits| left(credits) == 0 && !self.credits.is_closed());
-        left(&waited.unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-fn write_all_vectored(socket: &mut TcpStream, mut buffers: &mut [IoSlice<'_>]) -> io::Result<()> {
-    while !buffers.is_empty() {
-        match socket.write_vectored(buffers)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => IoSlice::advance_slices(&mut buffers, written),
-        }
-    }
-    Ok(())
 }
 
 fn read<T: Wire>(control: &[u8]) -> io::Result<T> {
     T::decode(control).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-fn topic_metadata(topic: &Topic) -> metadata::TopicMetadata {
-    let partition = |number| metadata::PartitionMetadata {
-        partition: PartitionId(number),
-        leader: 0,
-        leader_epoch: LeaderEpoch(0),
-    };
-    let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
-    metadata::TopicMetadata {
-        partitions: (0..count).map(partition).collect(),
-        max_message_bytes: 8 << 20,
-        timestamp_type: TimestampType::Create,
-        compression: CompressionHint::Producer,
-    }
-}
-
-fn hello_answer() -> hello::Response {
-    hello::Response {
-        version: 1,
-        features: 0,
-        cluster_id: "floor".to_owned(),
-        node_id: 0,
-        writer_id: "floor".to_owned(),
-        software: "stoplog floor".to_owned(),
-        frame_bytes_max: FrameLimits::DEFAULT.frame_bytes_max,
-        requests_max: u32::MAX,
-        publishers_max: u32::MAX,
-        subscriptions_max: u32::MAX,
-        idle_timeout_ms: u32::MAX,
-    }
-}
-
-fn publisher_answer() -> publisher_open::Response {
-    let grant = grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX };
-    publisher_open::Response { grant, allowance_bytes: u32::MAX }
-}
-
-fn cluster_answer() -> ClusterInfo {
-    ClusterInfo {
-        cluster_id: "floor".to_owned(),
-        node_id: 0,
-        writer_id: "floor".to_owned(),
-        advertised: Vec::new(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        latched: None,
-        uptime_ms: 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::native::batches;
     use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
     use crate::types::Acks;
 

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 
+use super::lock;
 use crate::env::{Disk, File, OpenMode, Region};
 use crate::types::{Offset, PartitionId, TopicId, TopicName};
 
@@ -55,10 +56,6 @@ pub(super) struct Slice {
     pub(super) records: u64,
     pub(super) next_offset: Offset,
     pub(super) visible_end: Offset,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Topics {
