@@ -42,7 +42,7 @@ impl Machine {
                 .map_or_else(unknown, |t| t.trim().to_owned()),
             filesystem: filesystem(data_dir).unwrap_or_else(unknown),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("STOPLOG_COMMIT").map_or_else(unknown, str::to_owned),
+            commit: crate::types::COMMIT.to_owned(),
         }
     }
 }

@@ -10,8 +10,8 @@ use super::setting::{Kind, Rooms, Setting, Value};
 use super::table::settings;
 
 /// Variables of this prefix that are not settings of the broker.
-const ENV_RESERVED: [&str; 4] =
-    ["STOPLOG_SERVER", "STOPLOG_CONFIG", "STOPLOG_BLESS", "STOPLOG_DATA"];
+const ENV_RESERVED: [&str; 5] =
+    ["STOPLOG_SERVER", "STOPLOG_CONFIG", "STOPLOG_BLESS", "STOPLOG_DATA", "STOPLOG_COMMIT"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

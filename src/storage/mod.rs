@@ -39,7 +39,7 @@ pub use epochs::{EpochStart, Epochs};
 pub use fault::Fault;
 pub use fields::FormatError;
 pub use footer::{FOOTER_BYTES, Footer};
-pub use identity::{Features, IDENTITY_BYTES, Identity};
+pub use identity::{FORMAT_VERSION, Features, IDENTITY_BYTES, Identity};
 pub use index::{Index, IndexEntry};
 pub use inspect::{
     IndexView, ManifestView, SegmentView, inspect_index, inspect_manifest, inspect_segment,

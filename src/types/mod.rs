@@ -32,3 +32,9 @@ pub use quota::{
     Resource,
 };
 pub use topic::{CompressionHint, ConfigError, Durability, OnFull, TimestampType, TopicConfig};
+
+/// Commit this was built from; `"unknown"` in a build that was not told, such as a development one.
+pub const COMMIT: &str = match option_env!("STOPLOG_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};

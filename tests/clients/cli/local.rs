@@ -58,8 +58,11 @@ fn explain_knows_every_code_it_prints() {
 }
 
 #[test]
-fn version_is_the_packages() {
-    assert_eq!(run(&["version", "--json"]).json()[0]["version"], env!("CARGO_PKG_VERSION"));
+fn version_says_what_was_built_and_what_it_reads() {
+    let version = &run(&["version", "--json"]).json()[0];
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["storage_format"], stoplog::storage::FORMAT_VERSION);
+    assert!(version["commit"].as_str().is_some_and(|commit| !commit.is_empty()));
 }
 
 #[test]
