@@ -80,6 +80,22 @@ pub(super) const ROWS: &[Setting] = &[
         apply: |r, v| r.broker.storage.round_bytes_max = v.narrow(),
     },
     Setting {
+        key: "storage.sealing_segments_max",
+        kind: Kind::Count { min: 1, max: 1_024 },
+        default: "8",
+        doc: "Segments of a partition that may be full and not sealed yet; the next roll waits.",
+        reason: "Bounds in bytes what a power cut can take from a topic whose acks wait for no sync.",
+        apply: |r, v| r.broker.storage.sealing_segments_max = v.narrow(),
+    },
+    Setting {
+        key: "storage.seal_delay_max",
+        kind: Kind::Duration { min_ms: 0, max_ms: 3_600_000 },
+        default: "5s",
+        doc: "How long a full segment waits for its sync when nobody asks for it.",
+        reason: "Bounds in time what a power cut can take; a sync beside appends holds them up.",
+        apply: |r, v| r.broker.storage.seal_delay_max = v.duration(),
+    },
+    Setting {
         key: "storage.write_bytes_max",
         kind: Kind::Bytes { min: 64 << 10, max: 1 << 30 },
         default: "4MiB",
@@ -118,6 +134,14 @@ pub(super) const ROWS: &[Setting] = &[
         doc: "A durable end that no later commit wrote down is written after this much quiet.",
         reason: "Zero silent loss holds below what is written down.",
         apply: |r, v| r.broker.storage.slot_flush = v.duration(),
+    },
+    Setting {
+        key: "storage.index_flush_bytes",
+        kind: Kind::Bytes { min: 64 << 10, max: 4 << 30 },
+        default: "64MiB",
+        doc: "The index of the active segment is written on each time so much was committed.",
+        reason: "What an unclean start has to read again, at most.",
+        apply: |r, v| r.broker.storage.index_flush_bytes = v.bytes(),
     },
     Setting {
         key: "storage.checkpoint_idle",
