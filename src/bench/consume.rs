@@ -19,6 +19,8 @@ pub async fn consume(target: &Target, options: &WorkloadOptions) -> Result<Repor
         let partitions: Vec<PartitionId> = mine.map(PartitionId).collect();
         readers.push((target.connect().await?, partitions));
     }
+    // Connections outlast the last reading: a thread of the floor ends with its connection.
+    let connected: Vec<Client> = readers.iter().map(|(client, _)| client.clone()).collect();
     let clock = SystemClock::new();
     let before = (target.usage(), Usage::of(std::process::id()));
     let start = clock.monotonic();
@@ -31,7 +33,9 @@ pub async fn consume(target: &Target, options: &WorkloadOptions) -> Result<Repor
         outcome.add(lane??);
     }
     outcome.seconds = Some((clock.monotonic() - start).as_secs_f64());
-    Ok(Report::new("consume", target, options, outcome, before))
+    let report = Report::new("consume", target, options, outcome, before);
+    drop(connected);
+    Ok(report)
 }
 
 async fn read(

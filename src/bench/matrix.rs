@@ -21,6 +21,8 @@ pub enum Kind {
     /// Produce with `durability = os`, batches made by the client's producer on the broker's side
     /// of the pair and built beforehand on the floor's.
     ProduceClient,
+    /// `ProduceOs` through many segments: `ROLLS_BYTES` in segments of the default size.
+    Rolls,
     /// Consume what was just written.
     Consume,
     /// Single records at a rate with `durability = fsync`, from due to delivered; on the floor's side
@@ -90,9 +92,16 @@ const E2E_DURATION: Duration = Duration::from_secs(4);
 pub fn cells(kinds: &[Kind], count_bytes: u64) -> Vec<Cell> {
     let mut cells = Vec::new();
     for kind in kinds {
-        if *kind == Kind::E2e {
-            cells.push(e2e_cell());
-            continue;
+        match kind {
+            Kind::E2e => {
+                cells.push(e2e_cell());
+                continue;
+            }
+            Kind::Rolls => {
+                cells.push(rolls_cell());
+                continue;
+            }
+            Kind::ProduceOs | Kind::ProduceFsync | Kind::ProduceClient | Kind::Consume => {}
         }
         for record_bytes in [1024, 100] {
             for batch_bytes in [64 << 10, 1 << 20] {
@@ -114,6 +123,24 @@ pub fn cells(kinds: &[Kind], count_bytes: u64) -> Vec<Cell> {
         }
     }
     cells
+}
+
+/// Bytes of a run of the rolls cell: eight segments.
+const ROLLS_BYTES: u64 = 1 << 30;
+
+/// One connection, one partition: rolls come one after another, with nothing to do beside them.
+fn rolls_cell() -> Cell {
+    let record_bytes = 1024;
+    let options = WorkloadOptions {
+        topic: "matrix".to_owned(),
+        record_bytes,
+        batch_bytes: 64 << 10,
+        count: Some(ROLLS_BYTES / record_bytes as u64),
+        window: 16,
+        warm_up: Duration::ZERO,
+        ..WorkloadOptions::default()
+    };
+    Cell { kind: Kind::Rolls, options }
 }
 
 /// One partition, records of 1 KiB, no linger: what is due while the producer's window is full
@@ -199,7 +226,9 @@ async fn run_workload(
             }
             Ok(read)
         }
-        Kind::ProduceOs | Kind::ProduceFsync | Kind::ProduceClient | Kind::E2e => Ok(written),
+        Kind::ProduceOs | Kind::ProduceFsync | Kind::ProduceClient | Kind::Rolls | Kind::E2e => {
+            Ok(written)
+        }
     }
 }
 

@@ -17,10 +17,16 @@ pub struct Usage {
     pub device_write_bytes: u64,
     /// Page faults that needed no device.
     pub minor_faults: u64,
+    /// The same time as `cpu_seconds` to the nanosecond, of the threads that live.
+    #[serde(skip)]
+    threads_seconds: f64,
 }
 
 /// Clock ticks per second in `/proc/PID/stat`; the kernel's user interface fixes it at 100.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// User and system time are cut to whole ticks, at either end.
+const TICKS_OFF_MAX: f64 = 4.0 / TICKS_PER_SECOND;
 
 impl Usage {
     /// Reads a process; `None` when it is gone.
@@ -37,18 +43,34 @@ impl Usage {
             rss_anon_bytes: number_after(&status, "RssAnon:").unwrap_or(0) * 1024,
             device_write_bytes: number_after(&io, "write_bytes:").unwrap_or(0),
             minor_faults: field(10)?,
+            threads_seconds: threads_seconds(pid).unwrap_or(0.0),
         })
     }
 
-    /// What was used between `earlier` and this reading; memory is this reading's.
+    /// What was used between `earlier` and this reading; memory is this reading's. Processor time
+    /// is exact, unless threads ended in between: then it is good to a clock tick.
     pub fn since(&self, earlier: &Usage) -> Usage {
+        let ticks = self.cpu_seconds - earlier.cpu_seconds;
+        let threads = self.threads_seconds - earlier.threads_seconds;
         Usage {
-            cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
+            cpu_seconds: if (threads - ticks).abs() <= TICKS_OFF_MAX { threads } else { ticks },
+            threads_seconds: threads,
             device_write_bytes: self.device_write_bytes.saturating_sub(earlier.device_write_bytes),
             minor_faults: self.minor_faults.saturating_sub(earlier.minor_faults),
             ..*self
         }
     }
+}
+
+/// Time on a processor of the threads that live.
+fn threads_seconds(pid: u32) -> Option<f64> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let nanoseconds = |thread: std::io::Result<std::fs::DirEntry>| {
+        // One that has just ended has no more time to tell.
+        let text = proc_text(thread.ok()?.path().join("schedstat").to_str()?)?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some(threads.filter_map(nanoseconds).sum::<u64>() as f64 / 1e9)
 }
 
 fn number_after(text: &str, key: &str) -> Option<u64> {
@@ -65,6 +87,18 @@ mod tests {
         let usage = Usage::of(std::process::id()).expect("own /proc entry");
         assert!(usage.rss_bytes >= usage.rss_anon_bytes && usage.rss_anon_bytes > 0);
         assert_eq!(Usage::of(u32::MAX), None);
+    }
+
+    fn reading(cpu_seconds: f64, threads_seconds: f64) -> Usage {
+        Usage { cpu_seconds, threads_seconds, ..Usage::default() }
+    }
+
+    #[test]
+    fn time_is_told_finer_than_a_tick_while_no_thread_ends() {
+        let earlier = reading(1.00, 0.9999);
+        assert!((reading(1.03, 1.0333).since(&earlier).cpu_seconds - 0.0334).abs() < 1e-9);
+        let a_thread_ended = reading(2.00, 0.2);
+        assert!((a_thread_ended.since(&earlier).cpu_seconds - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub async fn produce(target: &Target, options: &WorkloadOptions) -> Result<Repor
     }
     let schedule = Schedule { start: clock.monotonic(), clock };
     let mut tasks = JoinSet::new();
+    // Connections outlast the last reading: a thread of the floor ends with its connection.
+    let connected = clients.clone();
     for (number, client) in clients.into_iter().enumerate() {
         let lane = Lane { number, load: Arc::clone(&load), schedule: schedule.clone() };
         match options.batching {
@@ -39,7 +41,9 @@ pub async fn produce(target: &Target, options: &WorkloadOptions) -> Result<Repor
     while let Some(lane) = tasks.join_next().await {
         outcome.add(lane??);
     }
-    Ok(Report::new("produce", target, options, outcome, before))
+    let report = Report::new("produce", target, options, outcome, before);
+    drop(connected);
+    Ok(report)
 }
 
 /// Takes the readings of both processes when the warm-up is over.

@@ -15,12 +15,12 @@ use crate::types::{format_bytes, parse_bytes};
 pub struct MatrixArgs {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',')]
-    #[arg(default_values = ["produce-os", "produce-fsync", "consume", "e2e"])]
+    #[arg(default_values = ["produce-os", "produce-fsync", "rolls", "consume", "e2e"])]
     kinds: Vec<KindArg>,
     /// Pairs a cell; the median counts.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
-    /// Bytes moved in each run.
+    /// Bytes moved in each run; the rolls cell always moves 1 GiB.
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes)]
     bytes: u64,
     /// Only cells with this many connections.
@@ -42,6 +42,7 @@ enum KindArg {
     ProduceOs,
     ProduceFsync,
     ProduceClient,
+    Rolls,
     Consume,
     E2e,
 }
@@ -125,6 +126,7 @@ impl KindArg {
             KindArg::ProduceOs => Kind::ProduceOs,
             KindArg::ProduceFsync => Kind::ProduceFsync,
             KindArg::ProduceClient => Kind::ProduceClient,
+            KindArg::Rolls => Kind::Rolls,
             KindArg::Consume => Kind::Consume,
             KindArg::E2e => Kind::E2e,
         }
