@@ -43,6 +43,8 @@ pub(crate) enum Work {
     Trim(Box<Trim>),
     Cleanup(Cleanup),
     Checkpoint(Box<Checkpoint>),
+    /// Nobody waits for it.
+    Caches(Caches),
     Remove(PartitionPaths),
 }
 
@@ -55,6 +57,7 @@ pub(crate) enum Outcome {
     Trim(Box<Trim>, Result<(), Fault>),
     Cleanup(Cleanup, Result<(), Fault>),
     Checkpoint(Box<Checkpoint>, Result<(), Fault>),
+    Caches(Caches, Result<(), Fault>),
     Remove(Result<(), Fault>),
 }
 
@@ -196,6 +199,10 @@ impl SyncJob {
                 let result = work.run(dir);
                 Outcome::Checkpoint(work, result)
             }
+            Work::Caches(work) => {
+                let result = work.write(dir);
+                Outcome::Caches(work, result)
+            }
             Work::Remove(paths) => Outcome::Remove(remove_partition(dir, &paths)),
         };
         SyncDone { key: self.key, outcome }
@@ -217,6 +224,7 @@ impl SyncJob {
             Work::Trim(_) => "trim",
             Work::Cleanup(_) => "cleanup",
             Work::Checkpoint(_) => "checkpoint",
+            Work::Caches(_) => "caches",
             Work::Remove(_) => "remove",
         }
     }

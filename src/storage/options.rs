@@ -49,8 +49,8 @@ pub struct StorageOptions {
     pub lease_records: i64,
     /// A durable end that no later commit wrote into a slot is written after this much quiet.
     pub slot_flush: Duration,
-    /// The index of the active segment is written on, beside a commit, each time so much was
-    /// committed: what an unclean start has to read again, at most.
+    /// The index of the active segment is written on, and the producers' state with it, each time so
+    /// much was committed: what an unclean start has to read again, at most.
     pub index_flush_bytes: u64,
     /// A partition quiet for this long gets a clean slot, so that the next start scans nothing.
     pub checkpoint_idle: Duration,

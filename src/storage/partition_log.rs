@@ -31,7 +31,7 @@ use super::append::Append;
 use super::commit::PendingAcks;
 use super::dir::DirShared;
 use super::error::AppendError;
-use super::job::{Outcome, SyncDone, SyncJob, Work};
+use super::job::{Caches, Outcome, SyncDone, SyncJob, Work};
 use super::layout::PartitionPaths;
 use super::manifest::Manifest;
 use super::options::PartitionOptions;
@@ -84,6 +84,8 @@ pub(crate) struct PartitionLog {
     naming: Naming,
     extending: bool,
     cleanup: CleanupState,
+    /// Producers as they were when the index was last written on: how a snapshot of them is doing.
+    snapshot: SnapshotState,
     /// Why nothing is appended any more.
     stopped: Option<AppendError>,
     /// Snapshots that are on disk, oldest first.
@@ -135,6 +137,15 @@ enum Blocked {
     Extend,
 }
 
+/// A snapshot of the producers beside appends.
+#[derive(Default)]
+enum SnapshotState {
+    #[default]
+    Idle,
+    Wanted(Caches),
+    InFlight,
+}
+
 /// Segments whose files are to be removed.
 #[derive(Default)]
 struct CleanupState {
@@ -179,6 +190,7 @@ impl PartitionLog {
             naming: Naming::default(),
             extending: false,
             cleanup: CleanupState::default(),
+            snapshot: SnapshotState::default(),
             stopped: None,
             snapshots: Vec::new(),
             last_append: Duration::ZERO,
@@ -233,6 +245,7 @@ impl PartitionLog {
             Outcome::Checkpoint(work, result) => self.finish_checkpoint(*work, result, round),
             Outcome::Cleanup(cleanup, result) => self.finish_cleanup(cleanup, result),
             Outcome::Extend(to, result) => self.finish_extend(to, result),
+            Outcome::Caches(work, result) => self.finish_snapshot(&work, result),
             Outcome::Remove(result) => self.finish_remove(result),
         }
     }
@@ -272,6 +285,7 @@ impl PartitionLog {
             self.start_cleanup(round);
         }
         self.start_create(round);
+        self.start_snapshot(round);
         self.extend_ahead(round);
         self.start_seal(round);
         self.finish_orders();
@@ -300,6 +314,7 @@ impl PartitionLog {
     fn is_busy(&self) -> bool {
         self.in_flight
             || self.creating
+            || matches!(self.snapshot, SnapshotState::InFlight)
             || self.extending
             || self.is_committing()
             || self.seals.are_busy()

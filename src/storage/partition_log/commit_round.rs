@@ -14,7 +14,7 @@ use crate::storage::slot::{OFFSET_LEASE, Slot, SlotPlace};
 use crate::storage::snapshot::encode_snapshot;
 use crate::types::{Durability, Offset};
 
-use super::{Active, Blocked, Indexed, PartitionLog, Round};
+use super::{Active, Blocked, Indexed, PartitionLog, Round, SnapshotState};
 
 impl PartitionLog {
     /// The offset before which everything is durable.
@@ -67,6 +67,10 @@ impl PartitionLog {
         drop(state);
         active.indexed = Indexed { entries, position: active.tail.position };
         let path = self.paths.index(active.segment.base_offset);
+        if matches!(self.snapshot, SnapshotState::Idle) {
+            // Then an unclean start replays from there too.
+            self.snapshot = SnapshotState::Wanted(self.snapshot_cache());
+        }
         (!bytes.is_empty()).then(|| Box::new(IndexPiece { path, position, bytes }))
     }
 
@@ -267,6 +271,32 @@ impl PartitionLog {
         self.caches_at(files, self.next)
     }
 
+    /// What is known of producers now.
+    fn snapshot_cache(&self) -> Caches {
+        let snapshot = encode_snapshot(&self.producers, self.shared.id, self.next);
+        self.caches_at(vec![(self.paths.snapshot(self.next), snapshot)], self.next)
+    }
+
+    pub(super) fn start_snapshot(&mut self, round: &mut Round<'_>) {
+        let over = self.stopped.is_some() || self.dir.latch.is_closed();
+        match std::mem::take(&mut self.snapshot) {
+            SnapshotState::Wanted(caches) if !over => {
+                self.snapshot = SnapshotState::InFlight;
+                self.send(Work::Caches(caches), round);
+            }
+            SnapshotState::InFlight => self.snapshot = SnapshotState::InFlight,
+            SnapshotState::Wanted(_) | SnapshotState::Idle => {}
+        }
+    }
+
+    pub(super) fn finish_snapshot(&mut self, caches: &Caches, result: Result<(), Fault>) {
+        self.snapshot = SnapshotState::Idle;
+        match result {
+            Ok(()) => self.snapshots_written(caches),
+            Err(fault) => self.fault(fault),
+        }
+    }
+
     /// What is known of producers and epochs now.
     pub(super) fn state_caches(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let snapshot = encode_snapshot(&self.producers, self.shared.id, self.next);
@@ -282,7 +312,7 @@ impl PartitionLog {
 
     /// These, with a snapshot of this offset among them.
     pub(super) fn caches_at(&self, files: Vec<(PathBuf, Vec<u8>)>, snapshot: Offset) -> Caches {
-        let older = self.snapshots.iter().filter(|offset| **offset != snapshot);
+        let older = self.snapshots.iter().filter(|offset| **offset < snapshot);
         // The newest one that is there already stays, should this one be lost.
         let outdated = older.rev().skip(1).map(|offset| self.paths.snapshot(*offset)).collect();
         Caches { files, outdated, snapshot: Some(snapshot) }
@@ -292,8 +322,8 @@ impl PartitionLog {
         let paths = &self.paths;
         self.snapshots.retain(|offset| !caches.outdated.contains(&paths.snapshot(*offset)));
         let Some(snapshot) = caches.snapshot else { return };
-        if self.snapshots.last() != Some(&snapshot) {
-            self.snapshots.push(snapshot);
+        if let Err(place) = self.snapshots.binary_search(&snapshot) {
+            self.snapshots.insert(place, snapshot);
         }
     }
 

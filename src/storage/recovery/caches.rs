@@ -65,11 +65,11 @@ impl Recovery<'_> {
         let mut state = loaded.state;
         let from = loaded.offset.max(log_start.min(loaded.offset));
         let sources = self.sources(segments, from)?;
+        let mut bytes = 0;
         for source in &sources {
-            replay(&mut state, source, from, self.context)?;
+            bytes += replay(&mut state, source, from, self.context)?;
         }
         let mut snapshots = loaded.valid;
-        let bytes: u64 = sources.iter().map(|source| source.end).sum();
         if bytes > REPLAY_BYTES && self.damages.is_empty() && self.may_write() {
             let id = self.paths.id();
             let bytes = encode_snapshot(&state, id, limit);

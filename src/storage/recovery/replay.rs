@@ -63,14 +63,14 @@ pub(super) struct Source {
     pub index: Option<Index>,
 }
 
-/// Lets the batches of a segment from `from` on change the state. Stops at damage: what is behind
-/// it belongs to a fenced partition.
+/// Lets the batches of a segment from `from` on change the state; the bytes gone over. Stops at
+/// damage: what is behind it belongs to a fenced partition.
 pub(super) fn replay(
     state: &mut ProducerState,
     source: &Source,
     from: Offset,
     context: &RecoveryContext,
-) -> io::Result<()> {
+) -> io::Result<u64> {
     let at = source.index.as_ref().and_then(|index| {
         let before = index.entries().partition_point(|entry| index.offset_of(entry) <= from);
         index.entries().get(before.checked_sub(1)?)
@@ -83,10 +83,10 @@ pub(super) fn replay(
                 state.record(&header, context.now);
             }
             Ok(Some(_)) => {}
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(source.end.saturating_sub(start)),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!("segment {}: replay of producers stopped: {e}", source.base);
-                return Ok(());
+                return Ok(source.end.saturating_sub(start));
             }
             Err(e) => return Err(e),
         }
