@@ -13,5 +13,7 @@ mod golden_dir;
 mod model;
 #[path = "storage/rolls.rs"]
 mod rolls;
+#[path = "storage/starts.rs"]
+mod starts;
 #[path = "storage/world.rs"]
 mod world;

@@ -100,6 +100,11 @@ impl PartitionPaths {
         self.dir.join(offset_name(base, INDEX_EXTENSION))
     }
 
+    /// How far the segment at `base` was seen before its cached pages were dropped.
+    pub fn seen(&self, base: Offset) -> PathBuf {
+        self.dir.join(offset_name(base, "seen.tmp"))
+    }
+
     /// The producer snapshot of everything below `offset`.
     pub fn snapshot(&self, offset: Offset) -> PathBuf {
         self.dir.join(offset_name(offset, SNAPSHOT_EXTENSION))

@@ -23,7 +23,8 @@ mod open;
 mod replay;
 pub(crate) mod scan;
 pub(crate) mod sealed;
-mod sealing;
+pub(crate) mod sealing;
+mod seen;
 mod table;
 pub(crate) mod unnamed;
 

@@ -19,8 +19,10 @@ use super::scan::{HeaderWalk, Invalid, Scan, find_batch, last_non_zero, scan_to_
 use super::sealed::{
     FoundIdentity, read_at, read_footer, read_identity, read_slots, tail_behind_damage,
 };
+use super::seen::{recall, remember};
 use super::table::{Rest, Slots, Valid};
-use super::{Access, Damage, RecoveryContext};
+use super::{Access, Damage, RecoverError, RecoveryContext};
+use crate::storage::fault::Fault;
 
 /// Bytes behind a clean end that are looked at: nobody writes there without clearing `clean` first.
 const PEEK_BYTES: usize = 4096;
@@ -84,7 +86,7 @@ pub(super) fn examine_open(
     context: &RecoveryContext,
     base: Offset,
     end: DataEnd,
-) -> io::Result<Option<Found>> {
+) -> Result<Option<Found>, RecoverError> {
     let mode = match context.access {
         Access::ReadWrite => OpenMode::ReadWrite,
         Access::ReadOnly => OpenMode::Read,
@@ -92,13 +94,18 @@ pub(super) fn examine_open(
     let file = match disk.open(&paths.log(base), mode) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     };
     let identity = read_identity(file.as_ref(), paths, context.cluster_id, base)?;
     let mut pair = read_slots(file.as_ref(), identity.tag)?;
     let mut seen_end = base;
     if classify(&identity, &pair) != Slots::Clean {
-        seen_end = seen_before(&file, &pair, base)?;
+        let known = recall(disk, paths, context.boot_id, base)?.unwrap_or(base);
+        seen_end = seen_before(&file, &pair, base)?.max(known);
+        let watermark = pair.newest().map_or(base, |(_, slot)| slot.tail.next_offset);
+        if context.access == Access::ReadWrite && seen_end > watermark.max(known) {
+            remember(disk, paths, context.boot_id, base, seen_end).map_err(Fault::from)?;
+        }
         drop_cache(&file, base, 0..DATA_START);
         pair = read_slots(file.as_ref(), identity.tag)?;
     }

@@ -23,6 +23,7 @@ use crate::types::{LeaderEpoch, Offset, PartitionHealth};
 use super::files::Listing;
 use super::sealed::{examine_sealed, guess_manifest};
 use super::sealing::GoesOn;
+use super::seen::forget;
 use super::{
     Access, Damage, Finding, Materialised, RecoverError, Recovered, RecoveredActive,
     RecoveredSealed, RecoveryContext,
@@ -53,6 +54,8 @@ pub(super) struct Segments {
     /// The stop was clean, or nothing takes appends.
     pub(super) clean: bool,
     pub(super) manifest_changed: bool,
+    /// Segments that were not sealed.
+    pub(super) looked_at: Vec<Offset>,
 }
 
 impl<'a> Recovery<'a> {
@@ -66,6 +69,8 @@ impl<'a> Recovery<'a> {
     }
 
     pub(super) fn run(mut self) -> Result<Recovered, RecoverError> {
+        let (disk, paths) = (self.disk, self.paths);
+        let writes = self.context.access == Access::ReadWrite;
         let listing = Listing::read(self.disk, self.paths.dir())?;
         let Some((mut manifest, listing)) = self.manifest(listing)? else {
             return Ok(self.without_files());
@@ -81,7 +86,14 @@ impl<'a> Recovery<'a> {
         let mut segments = self.segments(&mut manifest, &unnamed)?;
         segments.manifest_changed |= intents_changed;
         self.set_aside(&manifest, &listing)?;
-        self.conclude(manifest, segments, listing)
+        let looked_at = std::mem::take(&mut segments.looked_at);
+        let recovered = self.conclude(manifest, segments, listing)?;
+        if writes {
+            for base in looked_at {
+                forget(disk, paths, base)?;
+            }
+        }
+        Ok(recovered)
     }
 
     pub(super) fn may_write(&self) -> bool {
@@ -156,6 +168,9 @@ impl<'a> Recovery<'a> {
             if manifest.segment(entry.base_offset).is_none() {
                 manifest.opened(entry.base_offset);
                 segments.manifest_changed = true;
+            }
+            if matches!(entry.state, SegmentState::Active | SegmentState::Sealing(_)) {
+                segments.looked_at.push(entry.base_offset);
             }
             let rest = entries.get(number..).unwrap_or(&[]);
             match entry.state {

@@ -16,9 +16,11 @@
 use std::io;
 use std::path::Path;
 
-use crate::env::OpenMode;
+use uuid::Uuid;
+
+use crate::env::{Disk, OpenMode};
 use crate::storage::fault::Fault;
-use crate::storage::layout::{DATA_START, TORN_DIR};
+use crate::storage::layout::{DATA_START, PartitionPaths, TORN_DIR};
 use crate::storage::manifest::{Manifest, Seal, SegmentEntry};
 use crate::storage::slot::Slot;
 use crate::storage::small_file::write_small_file;
@@ -44,7 +46,7 @@ pub(super) enum GoesOn {
 }
 
 /// What a segment behind a full one says.
-struct Later {
+pub(crate) struct Later {
     base: Offset,
     slots: Slots,
     newest: Option<Slot>,
@@ -53,9 +55,37 @@ struct Later {
 
 impl Later {
     /// Whether it says that all before it is durable.
-    fn states_data(&self) -> bool {
+    pub(crate) fn states_data(&self) -> bool {
         self.has_footer || self.newest.is_some_and(|slot| !slot.tail.is_empty())
     }
+
+    /// Whether one of its slots reads back.
+    pub(crate) fn is_known(&self) -> bool {
+        self.slots != Slots::NoneValid
+    }
+}
+
+/// Asks the segment of `entry`; `None` without its file.
+pub(crate) fn look_at_later(
+    disk: &dyn Disk,
+    paths: &PartitionPaths,
+    cluster_id: Uuid,
+    entry: &SegmentEntry,
+) -> io::Result<Option<Later>> {
+    let base = entry.base_offset;
+    let file = match disk.open(&paths.log(base), OpenMode::Read) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let identity = read_identity(file.as_ref(), paths, cluster_id, base)?;
+    let pair = read_slots(file.as_ref(), identity.tag)?;
+    let slots = classify(&identity, &pair);
+    let has_footer = match entry.seal() {
+        Some(seal) => read_footer(file.as_ref(), seal.data_end, identity.tag)?.is_ok(),
+        None => false,
+    };
+    let newest = pair.newest().map(|(_, slot)| slot);
+    Ok(Some(Later { base, slots, newest, has_footer }))
 }
 
 impl Recovery<'_> {
@@ -86,7 +116,7 @@ impl Recovery<'_> {
             return Ok(GoesOn::Behind);
         };
         let later = self.later(behind)?;
-        let is_known = later.iter().all(|it| it.slots != Slots::NoneValid);
+        let is_known = later.iter().all(Later::is_known);
         if found.rest == Rest::Bytes
             && found.valid == Valid::ToWatermark
             && (later.iter().any(Later::states_data) || !is_known)
@@ -217,25 +247,8 @@ impl Recovery<'_> {
 
     /// Those whose files are there; a cut that a crash interrupted may have moved some.
     fn later(&self, behind: &[SegmentEntry]) -> io::Result<Vec<Later>> {
-        let mut later = Vec::new();
-        for entry in behind {
-            let base = entry.base_offset;
-            let file = match self.disk.open(&self.paths.log(base), OpenMode::Read) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            let cluster_id = self.context.cluster_id;
-            let identity = read_identity(file.as_ref(), self.paths, cluster_id, base)?;
-            let pair = read_slots(file.as_ref(), identity.tag)?;
-            let slots = classify(&identity, &pair);
-            let has_footer = match entry.seal() {
-                Some(seal) => read_footer(file.as_ref(), seal.data_end, identity.tag)?.is_ok(),
-                None => false,
-            };
-            let newest = pair.newest().map(|(_, slot)| slot);
-            later.push(Later { base, slots, newest, has_footer });
-        }
-        Ok(later)
+        let look = |entry| look_at_later(self.disk, self.paths, self.context.cluster_id, entry);
+        behind.iter().filter_map(|entry| look(entry).transpose()).collect()
     }
 
     /// The log goes on in this segment; what came later is set aside.

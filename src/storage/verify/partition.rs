@@ -14,6 +14,7 @@ use crate::storage::recovery::examine::DataEnd;
 use crate::storage::recovery::files::Listing;
 use crate::storage::recovery::scan::last_non_zero;
 use crate::storage::recovery::sealed::{FoundIdentity, read_footer, read_identity, read_slots};
+use crate::storage::recovery::sealing::look_at_later;
 use crate::storage::recovery::unnamed::{Unnamed, look_at_unnamed};
 use crate::storage::small_file::read_small_file;
 use crate::storage::snapshot::{SNAPSHOT_BYTES_MAX, decode_snapshot};
@@ -30,8 +31,14 @@ struct Subject<'a> {
     file: Arc<dyn File>,
     file_bytes: u64,
     identity: FoundIdentity,
-    /// Base of the segment behind it.
-    follower: Option<Offset>,
+    /// Those that follow it.
+    behind: &'a [SegmentEntry],
+}
+
+impl Subject<'_> {
+    fn follower(&self) -> Option<Offset> {
+        self.behind.first().map(|next| next.base_offset)
+    }
 }
 
 impl Run<'_> {
@@ -48,8 +55,7 @@ impl Run<'_> {
         };
         let entries = manifest.as_ref().map_or(&[][..], |manifest| &manifest.segments);
         for (number, entry) in entries.iter().enumerate() {
-            let follower = entries.get(number + 1).map(|next| next.base_offset);
-            self.segment(paths, entry, follower)?;
+            self.segment(paths, entry, entries.get(number + 1..).unwrap_or(&[]))?;
         }
         for gap in manifest.iter().flat_map(|manifest| &manifest.gaps) {
             let range = (Some(gap.first), Some(Offset(gap.next.0 - 1)));
@@ -97,10 +103,14 @@ impl Run<'_> {
         &mut self,
         paths: &PartitionPaths,
         entry: &SegmentEntry,
-        follower: Option<Offset>,
+        behind: &[SegmentEntry],
     ) -> io::Result<()> {
         let base = entry.base_offset;
         let log = paths.log(base);
+        if matches!(entry.state, SegmentState::Deleting(_)) && !self.disk.exists(&log)? {
+            // Only the manifest does not say so yet. What else is left of it is another file.
+            return Ok(());
+        }
         if matches!(entry.state, SegmentState::Creating | SegmentState::Deleting(_)) {
             let verdict =
                 if self.summary.live { Verdict::AboveWatermark } else { Verdict::Interrupted };
@@ -119,7 +129,7 @@ impl Run<'_> {
         if let Err(e) = &identity.identity {
             self.describe(paths, &log, e.to_string())?;
         }
-        let subject = Subject { paths, base, file, file_bytes, identity, follower };
+        let subject = Subject { paths, base, file, file_bytes, identity, behind };
         match entry.state {
             SegmentState::Sealing(seal) => self.sealing(&subject, seal),
             _ => match entry.seal() {
@@ -201,8 +211,9 @@ impl Run<'_> {
         }
         self.index(it, &read, watermark.position)?;
         // Offsets may have been skipped behind a clean end.
-        let skips = newest.is_some_and(|slot| slot.clean && Some(slot.offset_lease) == it.follower);
-        let end = match it.follower {
+        let skips =
+            newest.is_some_and(|slot| slot.clean && Some(slot.offset_lease) == it.follower());
+        let end = match it.follower() {
             Some(next) if !skips && seal.is_none() => DataEnd::Before(next),
             _ => seal.map_or(DataEnd::Open, DataEnd::Sealed),
         };
@@ -244,12 +255,23 @@ impl Run<'_> {
         let verdict = match footer {
             Ok(_) => Verdict::Interrupted,
             Err(_) if whole && is_stated_full => Verdict::Interrupted,
-            Err(_) if in_doubt => Verdict::Corrupt,
+            Err(_) if in_doubt || (!whole && self.is_stated_behind(it)?) => Verdict::Corrupt,
             Err(_) => Verdict::Torn,
         };
         let (first_offset, position) = (Some(end.next_offset), Some(end.position));
         let detail = Some(format!("{} bytes", written.saturating_sub(end.position)));
         self.emit(VerifyRow { verdict, first_offset, position, detail, ..about })
+    }
+
+    /// Whether a later segment says that all before it is durable, or cannot be asked.
+    fn is_stated_behind(&self, it: &Subject<'_>) -> io::Result<bool> {
+        for entry in it.behind {
+            let later = look_at_later(self.disk, it.paths, self.cluster_id, entry)?;
+            if later.is_some_and(|it| it.states_data() || !it.is_known()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn read(&mut self, it: &Subject<'_>, from: SegmentTail, end: u64) -> io::Result<SegmentRead> {

@@ -116,6 +116,7 @@ fn what_a_later_slot_states_was_durable_in_front_of_it_too() {
         3 => segment.sync(),
         _ => {}
     });
+    assert!(verdicts(&sample).contains(&Verdict::Corrupt), "what will be fenced");
     let before = sample.contents();
     let recovered = sample.recover();
     let PartitionHealth::Fenced { first_bad, next_good } = recovered.health else {
