@@ -8,6 +8,7 @@ mod error_code;
 mod group;
 mod ids;
 mod name;
+mod pressure;
 mod pushback;
 mod quantity;
 mod quota;
@@ -25,6 +26,10 @@ pub use ids::{
     LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId, TopicPartition,
 };
 pub use name::{GroupId, InvalidName, TopicName};
+pub use pressure::{
+    CauseShare, DiskPressure, Entity, EntityKind, InvalidEntityKind, Limited, PressureEvent,
+    WhyReport, WhyStep,
+};
 pub use pushback::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
 pub use quantity::{InvalidQuantity, format_bytes, format_duration, parse_bytes, parse_duration};
 pub use quota::{

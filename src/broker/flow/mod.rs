@@ -1,9 +1,9 @@
 //! Everything that limits (DESIGN section 4): the hard pool for bytes in flight, shares of it, the
-//! fetch pool, disk levels, topic limits, publishers' grants and subscriptions' credit.
+//! fetch pool, disk levels, topic limits, publishers' grants and subscriptions' credit; quotas and
+//! backlog limits; and the causes by which everybody is told what limits whom.
 //!
 //! The machines here take time and sizes as arguments and do no I/O, so that they are tested
-//! without threads and reused by the simulator. Deliberately absent: quotas by principal, classes,
-//! the slope controller; they will set the same windows and levels.
+//! without threads and reused by the simulator. Deliberately absent: who calls them, and when.
 
 mod binding;
 mod bucket;
@@ -11,14 +11,18 @@ mod cause;
 mod credit;
 mod disk;
 mod drain;
+mod events;
 mod fair;
 mod grant;
 mod options;
 mod pool;
 mod quota;
+mod registry;
+mod report;
 mod retry;
 mod settled;
 mod topic_limit;
+mod why;
 mod writer;
 
 pub use binding::Binding;
@@ -29,6 +33,7 @@ pub use disk::{
     DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder, Room,
 };
 pub use drain::DrainRate;
+pub use events::{Events, Followed};
 pub use fair::{Claim, max_min};
 pub use grant::{Grant, GrantOptions, GrantSeat, GrantShares, PublisherGrant};
 pub use options::FlowOptions;
@@ -37,9 +42,12 @@ pub use quota::{
     Chain, Cost, Direction, LevelHold, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree, Scope,
     Subject,
 };
+pub use registry::{Numbers, Party, PressureEdge, Registry, Settling};
+pub use report::{Graph, Node, desired_consumers, limited_totals};
 pub use retry::{busy, retry_after_ms};
 pub use settled::Settled;
 pub use topic_limit::{TopicAdmission, TopicLimit};
+pub use why::why;
 pub use writer::{
     Controller, ControllerOptions, Demand, Full, Interval, Level, Load, Seen, Verdict, Within,
     WriterGauge,
