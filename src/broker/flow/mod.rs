@@ -5,6 +5,7 @@
 //! The machines here take time and sizes as arguments and do no I/O, so that they are tested
 //! without threads and reused by the simulator. Deliberately absent: who calls them, and when.
 
+mod backlog;
 mod binding;
 mod bucket;
 mod cause;
@@ -25,6 +26,10 @@ mod topic_limit;
 mod why;
 mod writer;
 
+pub use backlog::{
+    Backlog, BacklogGauge, BacklogOptions, BacklogReservation, BacklogRules, Board, GroupSeen, Lag,
+    LagRing, Mark, Phase, Progress, Side,
+};
 pub use binding::Binding;
 pub use bucket::{Bucket, Owing, UNLIMITED};
 pub use cause::{Cause, CauseId, CauseMeter, Change, Names};
