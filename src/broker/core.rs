@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{DiskGauge, DiskOptions, DiskWatch, FetchPool, GrantShares, Pool};
+use super::flow::{DiskGauge, DiskOptions, DiskWatch, FetchPool, Pool, Seats};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -45,7 +45,7 @@ pub(super) struct Core {
     pub(super) producers: Mutex<ProducerIds>,
     pub(super) pool: Pool,
     pub(super) fetch_pool: FetchPool,
-    pub(super) grants: GrantShares,
+    pub(super) seats: Seats,
     pub(super) disk: DiskGauge,
     disk_watch: std::sync::Mutex<DiskWatch>,
     pub(super) metrics: BrokerMetrics,
@@ -95,7 +95,7 @@ impl Core {
             catalog: Mutex::new(catalog),
             producers: Mutex::new(ProducerIds::new(producers)),
             fetch_pool: FetchPool::new(options.flow.fetch_bytes_max),
-            grants: GrantShares::new(pool.limit()),
+            seats: Seats::new(pool.limit(), options.flow.grant_bytes_first),
             pool,
             disk: DiskGauge::new(),
             disk_watch: std::sync::Mutex::new(DiskWatch::new(DiskOptions {

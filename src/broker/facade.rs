@@ -1,18 +1,21 @@
 //! The facade: a broker in this process, whoever asks.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
-use super::flow::{ConnectionShare, GrantOptions, GrantSeat, PublisherGrant};
-use super::housekeeping::{hold_limits, note_materialised, watch_disk};
+use super::flow::{ConnectionShare, GrantOptions, PublisherGrant, Wake};
+use super::housekeeping::{
+    POOL_AS_WRITER, hold_limits, note_materialised, share_windows, watch_disk,
+};
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
 use super::request::ShutdownMode;
 use super::topics::purge_tombstones;
 use crate::env::Env;
+use crate::types::Class;
 
 /// An event log in this process: topics, partitions, groups, limits. Cheap to clone; all clones are
 /// the same broker.
@@ -95,6 +98,7 @@ impl Broker {
         let (groups, coordinator) = Coordinator::new(Arc::clone(&core), groups);
         let lifecycle = Lifecycle::new(Arc::clone(&core), tokio::spawn(coordinator.run()));
         lifecycle.run("disk watch", watch_disk(Arc::clone(&core)));
+        lifecycle.run("shares of publishers", share_windows(Arc::clone(&core)));
         lifecycle.run("limits of topics", hold_limits(Arc::clone(&core)));
         lifecycle.run("marks of written partitions", note_materialised(Arc::clone(&core)));
         if !tombstones.is_empty() {
@@ -120,12 +124,12 @@ impl Broker {
         self.core().pool.connection_share()
     }
 
-    /// A new publisher of a connection: its grant, and its seat among the others, whose
-    /// `share_bytes` is what [`PublisherGrant::poll`] wants.
-    pub fn open_publisher(&self) -> (PublisherGrant, GrantSeat) {
+    /// A new publisher of a connection. `wake` is told when it waits and may perhaps send; the share
+    /// of its seat is what [`PublisherGrant::poll`] is to be offered.
+    pub fn open_publisher(&self, wake: Weak<dyn Wake>) -> PublisherGrant {
         let core = self.core();
         let options = GrantOptions::from(&core.options.flow);
-        (PublisherGrant::new(options), core.grants.open())
+        PublisherGrant::new(options, core.seats.open(Class::Normal, POOL_AS_WRITER, wake))
     }
 
     /// What it was opened with.

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 use super::catalog::CatalogRecord;
 use super::core::Core;
+use super::flow::Scratch;
 use super::topic::{PartitionHandle, Topic};
 use crate::storage::{Partition, SealedSegment};
 use crate::types::{OnFull, TopicPartition};
@@ -32,6 +34,24 @@ pub(super) async fn watch_disk(core: Arc<Core>) {
 
 /// Between two looks at the disk, however often somebody asks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Divides the pool among publishers, and wakes those that wait for their part of it.
+pub(super) async fn share_windows(core: Arc<Core>) {
+    let mut scratch = Scratch::default();
+    let mut tick = tokio::time::interval(SHARES_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now = core.env.clock.monotonic();
+        core.seats.tick(now, &[core.pool.limit()], &mut scratch);
+        scratch.woken.drain(..).for_each(|wake| wake.offer_changed(now));
+    }
+}
+
+/// The longest a publisher waits for what another left.
+const SHARES_INTERVAL: Duration = Duration::from_millis(100);
+/// The mask of the one window there is, the pool.
+pub(super) const POOL_AS_WRITER: u64 = 1;
 
 /// Drops the oldest segments of topics over their limit, and corrects what is counted as stored.
 pub(super) async fn hold_limits(core: Arc<Core>) {

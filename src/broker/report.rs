@@ -88,7 +88,7 @@ impl Broker {
             ("stoplog_inflight_bytes", "Bytes of produce requests in flight.", core.pool.used()),
             ("stoplog_inflight_bytes_max", "Most bytes in flight.", core.pool.limit()),
             ("stoplog_fetch_inflight_bytes", "Bytes of fetch answers.", core.fetch_pool.used()),
-            ("stoplog_publishers", "Open publishers.", core.grants.publishers()),
+            ("stoplog_publishers", "Open publishers.", core.seats.publishers()),
             ("stoplog_disk_free_bytes", "Free disk space.", free),
             ("stoplog_disk_full_bytes", "Free space that counts as full.", mark),
             ("stoplog_topics", "Topics.", topics),

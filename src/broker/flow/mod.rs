@@ -14,9 +14,9 @@ mod disk;
 mod drain;
 mod events;
 mod fair;
-mod grant;
 mod options;
 mod pool;
+mod publisher;
 mod quota;
 mod registry;
 mod report;
@@ -40,9 +40,12 @@ pub use disk::{
 pub use drain::DrainRate;
 pub use events::{Events, Followed};
 pub use fair::{Claim, max_min};
-pub use grant::{Grant, GrantOptions, GrantSeat, GrantShares, PublisherGrant};
 pub use options::FlowOptions;
 pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
+pub use publisher::{
+    AfterViolation, Claimant, Divider, Grant, GrantOptions, NoWake, Offer, PublisherGrant, Scratch,
+    Seat, Seats, Standing, Violation, Wake,
+};
 pub use quota::{
     Chain, Cost, Direction, LevelHold, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree, Scope,
     Subject,

@@ -4,12 +4,12 @@
 //! writer's thread, straight into the outbox: no task, no channel, two small allocations a batch.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
-use crate::broker::flow::{Grant, GrantSeat, PublisherGrant};
+use crate::broker::flow::{AfterViolation, Cause, Grant, Offer, PublisherGrant, Wake};
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
 use crate::protocol::native::{
     ErrorAnswer, Frame, FrameType, encode_answer, encode_error, encode_notice, grant, produce,
@@ -27,10 +27,10 @@ pub(super) struct Publishers {
 
 /// One publisher.
 struct Publisher {
+    link: Arc<Link>,
     number: u32,
     topic: TopicId,
     grant: Mutex<PublisherGrant>,
-    seat: GrantSeat,
 }
 
 impl Publishers {
@@ -40,7 +40,7 @@ impl Publishers {
 
     pub(super) fn open(
         &mut self,
-        link: &Link,
+        link: &Arc<Link>,
         request: &publisher_open::Request,
     ) -> Result<publisher_open::Response, ErrorAnswer> {
         let broker = link.broker();
@@ -51,11 +51,15 @@ impl Publishers {
         }
         let number = self.next;
         self.next += 1;
-        let (grant, seat) = broker.open_publisher();
-        let publisher = Publisher { number, topic: request.topic, grant: Mutex::new(grant), seat };
-        let first = publisher.poll(broker.monotonic()).unwrap_or(Grant { bytes_to: 0, ttl_ms: 0 });
-        let grant = publisher.frame(first);
-        self.open.insert(number, Arc::new(publisher));
+        let publisher = Arc::new_cyclic(|this: &Weak<Publisher>| Publisher {
+            link: Arc::clone(link),
+            number,
+            topic: request.topic,
+            grant: Mutex::new(broker.open_publisher(this.clone())),
+        });
+        let nothing = Grant { bytes_to: 0, ttl_ms: 0, cause: Cause::Grant };
+        let grant = publisher.frame(publisher.poll(broker.monotonic()).unwrap_or(nothing));
+        self.open.insert(number, publisher);
         Ok(publisher_open::Response { grant, allowance_bytes: topic.config().max_message_bytes })
     }
 
@@ -71,16 +75,17 @@ impl Publishers {
     pub(super) fn want(&self, link: &Link, frame: &Frame) {
         let Ok(want) = frame.decode::<want::Request>() else { return };
         let Some(publisher) = self.open.get(&want.publisher) else { return };
-        publisher.lock().wants();
-        if let Some(grant) = publisher.poll(link.broker().monotonic()) {
-            link.notice(0, &publisher.frame(grant));
-        }
+        let now = link.broker().monotonic();
+        publisher.lock().wants(now);
+        publisher.offer_changed(now);
     }
 }
 
 impl Publisher {
     fn poll(&self, now: Duration) -> Option<Grant> {
-        self.lock().poll(now, self.seat.share_bytes())
+        let mut grant = self.lock();
+        let offer = Offer { bytes: grant.seat().share_bytes(), cause: Cause::Pool };
+        grant.poll(now, offer)
     }
 
     fn frame(&self, grant: Grant) -> grant::Request {
@@ -98,12 +103,20 @@ impl Publisher {
     }
 }
 
+impl Wake for Publisher {
+    fn offer_changed(&self, now: Duration) {
+        if let Some(grant) = self.poll(now) {
+            self.link.notice(0, &self.frame(grant));
+        }
+    }
+}
+
 fn unknown(publisher: u32) -> ErrorAnswer {
     invalid(format!("publisher {publisher} is not open"))
 }
 
 /// Hands one batch to the broker.
-pub(super) fn produce(link: &Arc<Link>, publishers: &Publishers, drains: bool, frame: Frame) {
+pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: bool, frame: Frame) {
     let refuse = |error: ErrorAnswer| link.refuse(FrameType::Produce, frame.correlation, &error);
     let request: produce::Request = match frame.decode() {
         Ok(request) => request,
@@ -117,7 +130,11 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &Publishers, drains: bool, f
         },
     };
     let bytes = frame.data.len() as u64;
-    let granted = publisher.as_ref().map_or(Ok(()), |publisher| publisher.lock().received(bytes));
+    let now = link.broker().monotonic();
+    let violation = publisher.as_ref().and_then(|p| p.lock().received(bytes, now).err());
+    if violation.as_ref().is_some_and(|violation| violation.then == AfterViolation::Close) {
+        publishers.open.remove(&request.publisher);
+    }
     let ack = Ack(Some(Pending {
         link: Arc::clone(link),
         correlation: frame.correlation,
@@ -127,7 +144,8 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &Publishers, drains: bool, f
         bytes,
         _underway: link.in_flight.begin(),
     }));
-    let refusal = granted.err().or_else(|| drains.then(Pushback::draining));
+    let refusal =
+        violation.map(|violation| violation.pushback).or_else(|| drains.then(Pushback::draining));
     if let Some(pushback) = refusal {
         return Box::new(ack).done(Err(ProduceError::Pushback(pushback)));
     }

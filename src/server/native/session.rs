@@ -149,7 +149,7 @@ impl Session {
         match frame.frame_type {
             T::Produce => {
                 self.unflushed = true;
-                publish::produce(&self.link, &self.publishers, self.draining, frame);
+                publish::produce(&self.link, &mut self.publishers, self.draining, frame);
             }
             T::Hello => self.now(&frame, |_, _: hello::Request| Err(invalid("HELLO came before"))),
             T::Ping => self.now(&frame, |_, _: ping::Request| Ok(ping::Response {})),
