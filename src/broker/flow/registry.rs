@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::cause::{CauseId, CauseMeter, Names};
-use crate::types::{Entity, EntityKind, PressureEvent, Timestamp};
+use crate::types::{Entity, EntityKind, PressureEvent, Pushback, Timestamp};
 
 /// What was measured when something was refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,31 @@ pub struct Numbers {
     pub unit: &'static str,
     /// When it ends, where that is known; monotonic time.
     pub until: Option<Duration>,
+}
+
+/// Units that refusals are told in.
+const UNITS: [&str; 11] = [
+    "bytes",
+    "records",
+    "ms",
+    "segments",
+    "connections",
+    "requests",
+    "bytes/s",
+    "records/s",
+    "requests/s",
+    "connections/s",
+    "partitions/s",
+];
+
+impl Numbers {
+    /// What a refusal says. A unit nobody has heard of is left out.
+    pub fn of(told: &Pushback, now: Duration) -> Numbers {
+        let unit = UNITS.into_iter().find(|unit| *unit == told.unit).unwrap_or("");
+        let wait = Duration::from_millis(u64::from(told.retry_after_ms));
+        let until = (!wait.is_zero()).then(|| now.saturating_add(wait));
+        Numbers { observed: told.observed, limit: told.limit, unit, until }
+    }
 }
 
 /// One that limits or is limited.
@@ -266,6 +291,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::broker::flow::Cause;
+    use crate::types::{PushbackCode, PushbackScope};
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -281,6 +307,17 @@ mod tests {
     }
 
     const POOL: Cause = Cause::Pool;
+
+    #[test]
+    fn a_refusal_gives_its_numbers_and_the_moment_it_ends() {
+        let told = Pushback::hold(PushbackCode::BacklogLimit, PushbackScope::Group, "backlog:g")
+            .met(7, 5, "records");
+        let numbers = Numbers { observed: 7, limit: 5, unit: "records", until: None };
+        assert_eq!(Numbers::of(&told, s(3)), numbers);
+        let told = told.after_ms(2_000);
+        assert_eq!(Numbers::of(&told, s(3)), Numbers { until: Some(s(5)), ..numbers });
+        assert_eq!(Numbers::of(&told.met(7, 5, "furlongs"), s(3)).unit, "");
+    }
 
     #[test]
     fn there_is_one_party_of_a_name_and_it_goes_with_its_last_handle() {

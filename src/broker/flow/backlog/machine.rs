@@ -16,10 +16,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::board::GroupSeen;
 use super::drain::CommitRate;
 use super::gauge::{BacklogGauge, Found, Mark};
-use super::lag::Lag;
+use super::lag::{Lag, LagRing};
 use crate::broker::flow::UNLIMITED;
+use crate::types::TopicPartition;
 
 /// A record that was read waits for the commit too, so a little less than the time is handed out.
 const AGE_PERCENT: u128 = 95;
@@ -74,6 +76,26 @@ pub struct Progress {
     pub members: u32,
     /// How often an offset went back.
     pub rewinds: u64,
+}
+
+impl Progress {
+    /// What a group has made of a topic whose partitions have these rings. A partition the group
+    /// never committed does not count: where it starts to read is known to nobody but itself.
+    pub fn of<'a>(
+        seen: &GroupSeen,
+        partitions: impl IntoIterator<Item = (TopicPartition, &'a LagRing)>,
+        now: Duration,
+    ) -> Progress {
+        let mut progress =
+            Progress { members: seen.members, rewinds: seen.rewinds, ..Progress::default() };
+        for (part, ring) in partitions {
+            let Some(committed) = seen.offsets.get(&part) else { continue };
+            progress.lag = progress.lag.and(ring.lag(*committed, now));
+            let offset = u64::try_from(committed.0).unwrap_or(0);
+            progress.committed = progress.committed.saturating_add(offset);
+        }
+        progress
+    }
 }
 
 /// The machine of one topic and group.

@@ -270,6 +270,21 @@ fn a_prefix_cap_splits_by_weight() {
 }
 
 #[test]
+fn equal_members_get_equal_parts_whatever_their_batches() {
+    let tree = tree(&[("broker", &[("produce_bytes", "2000000")])]);
+    let names: Vec<String> = (0..20).map(|number| format!("client-{number}")).collect();
+    let sizes = (1u64..).map(|number| number * 1_000);
+    let mut clients: Vec<_> =
+        names.iter().zip(sizes).map(|(name, size)| greedy(&tree, name, size, 50_000_000)).collect();
+    let got = run(&tree, &mut clients);
+    let (sum, squares) = got.iter().fold((0.0, 0.0), |(sum, squares), part| {
+        (sum + *part as f64, squares + (*part as f64).powi(2))
+    });
+    assert!(sum * sum / (20.0 * squares) >= 0.95, "{got:?}");
+    assert!(sum >= 1_900_000.0, "{got:?}");
+}
+
+#[test]
 fn who_wants_less_than_its_share_gets_it_and_the_rest_is_used() {
     let tree = tree(&[("broker", &[("produce_bytes", "1000000")])]);
     let mut clients = [

@@ -1,9 +1,11 @@
 //! Rules of backlog limits, and the bound they hold with a slow group.
 
 use super::*;
-use crate::broker::flow::backlog::{BacklogReservation, LagRing, Side};
+use crate::broker::flow::backlog::{BacklogReservation, Side};
 use crate::broker::flow::{Cause, CauseId};
-use crate::types::{Effects, GroupId, Offset, PushbackCode, PushbackScope, Severity};
+use crate::types::{
+    Effects, GroupId, Offset, PartitionId, PushbackCode, PushbackScope, Severity, TopicId,
+};
 use proptest::prelude::*;
 
 const fn ms(ms: u64) -> Duration {
@@ -123,6 +125,27 @@ fn a_batch_above_the_limit_passes_when_all_is_read_and_nothing_is_under_way() {
     assert!(backlog.gauge().admit(50, 1, Side::Outside).is_err());
     tick(&mut backlog, ms(200), progress(0, 1));
     assert!(backlog.gauge().admit(50, 1, Side::Outside).is_ok());
+}
+
+#[test]
+fn progress_adds_partitions_up_and_leaves_out_those_never_committed() {
+    let topic = TopicId::from_bytes([7; 16]);
+    let part = |number| TopicPartition { topic, partition: PartitionId(number) };
+    let ring = |end: i64| {
+        let mut ring = LagRing::new();
+        ring.note(ms(0), Offset(0), 0);
+        ring.note(ms(1_000), Offset(end), end as u64 * 10);
+        ring
+    };
+    let rings = [ring(100), ring(50), ring(9_999)];
+    let seen = GroupSeen {
+        members: 3,
+        offsets: [(part(0), Offset(80)), (part(1), Offset(0))].into(),
+        ..GroupSeen::default()
+    };
+    let progress = Progress::of(&seen, (0u32..).map(part).zip(&rings), ms(2_000));
+    assert_eq!((progress.lag.records, progress.lag.bytes), (70, 700));
+    assert_eq!((progress.lag.age, progress.committed, progress.members), (ms(2_000), 80, 3));
 }
 
 #[test]
