@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 use super::core::{Core, Phase};
 use super::error::ProduceError;
 use super::facade::Broker;
-use super::flow::{Permit, Room, Settled, TopicAdmission};
+use super::flow::{AtLimit, Permit, Room, Settled, TopicRoom, TopicRules};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{Class, OnFull, PartitionHealth, Pushback, PushbackCode, PushbackScope};
+use crate::types::{Class, PartitionHealth, Pushback, PushbackCode, PushbackScope};
 
 /// A batch between admission and answer. Its permit and its reservation end with it.
 struct PendingProduce {
@@ -147,14 +147,14 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         None => 0,
         Some(max_bytes) => {
             let slack = (max_bytes / 4).max(SLACK_BYTES_MIN);
-            let admission = topic.limit.admit(bytes, max_bytes, config.on_full, slack, now);
-            admit_topic(core, admission, config.on_full)?;
+            let rules = TopicRules { max_bytes, at_limit: config.on_full.into(), slack };
+            admit_topic(core, &topic, bytes, &rules, now)?;
             bytes
         }
     };
     drop(config);
     if let Err(pushback) = admit_disk(core, bytes, now) {
-        topic.limit.settle(reserved, 0);
+        topic.limit.settle(reserved, Settled::Nothing);
         return Err(ProduceError::Pushback(pushback));
     }
     Ok(Admitted { topic, partition, permit, reserved })
@@ -170,22 +170,16 @@ fn admit_disk(core: &Core, bytes: u64, now: Duration) -> Result<(), Pushback> {
 
 fn admit_topic(
     core: &Core,
-    admission: TopicAdmission,
-    on_full: OnFull,
+    topic: &Topic,
+    bytes: u64,
+    rules: &TopicRules,
+    now: Duration,
 ) -> Result<(), ProduceError> {
-    match admission {
-        TopicAdmission::Admit => Ok(()),
-        TopicAdmission::AdmitAndDrop => {
-            core.over_limit.notify_one();
-            Ok(())
-        }
-        TopicAdmission::Refuse(pushback) => {
-            if on_full == OnFull::DropOldest {
-                core.over_limit.notify_one();
-            }
-            Err(ProduceError::Pushback(pushback))
-        }
+    let admitted = topic.limit.admit(bytes, rules, now);
+    if rules.at_limit == AtLimit::DropOldest && admitted != Ok(TopicRoom::Enough) {
+        core.over_limit.notify_one();
     }
+    admitted.map(|_| ()).map_err(ProduceError::Pushback)
 }
 
 fn refuse_unhealthy(health: &PartitionHealth) -> Result<(), ProduceError> {
@@ -233,7 +227,7 @@ fn queue_full(append: Append, log: &Partition, partition: &PartitionHandle) -> R
 impl PendingProduce {
     /// Gives back everything it holds, unanswered.
     fn give_up(self) -> Box<dyn ProduceDone> {
-        self.topic.limit.settle(self.reserved, 0);
+        self.topic.limit.settle(self.reserved, Settled::Nothing);
         self.core.disk.settle(self.bytes, Settled::Nothing);
         drop(self.permit);
         self.done
@@ -244,8 +238,9 @@ impl AppendDone for PendingProduce {
     fn done(self: Box<Self>, result: Result<Appended, AppendError>) {
         let PendingProduce { core, topic, permit, reserved, bytes, since, done } = *self;
         let written = result.as_ref().is_ok_and(|appended| !appended.duplicate);
-        topic.limit.settle(reserved, if written { bytes } else { 0 });
-        core.disk.settle(bytes, if written { Settled::Written } else { Settled::Nothing });
+        let settled = if written { Settled::Written } else { Settled::Nothing };
+        topic.limit.settle(reserved, settled);
+        core.disk.settle(bytes, settled);
         match &result {
             Ok(_) => {
                 core.metrics.produce_bytes.add(bytes);

@@ -14,6 +14,7 @@ mod disk;
 mod drain;
 mod events;
 mod fair;
+mod limit;
 mod options;
 mod pool;
 mod publisher;
@@ -22,7 +23,6 @@ mod registry;
 mod report;
 mod retry;
 mod settled;
-mod topic_limit;
 mod why;
 mod writer;
 
@@ -35,11 +35,15 @@ pub use bucket::{Bucket, Owing, UNLIMITED};
 pub use cause::{Cause, CauseId, CauseMeter, Change, Names};
 pub use credit::{Credit, CreditBudget, SubscriptionCredit};
 pub use disk::{
-    DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder, Room,
+    DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder,
+    PartitionSpace, Room, Sealed, TopicSpace, TrimOrder, plan,
 };
 pub use drain::DrainRate;
 pub use events::{Events, Followed};
 pub use fair::{Claim, max_min};
+pub use limit::{
+    AtLimit, Measured, Over, TopicEdge, TopicLimit, TopicRoom, TopicRules, TopicWatch,
+};
 pub use options::FlowOptions;
 pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
 pub use publisher::{
@@ -54,7 +58,6 @@ pub use registry::{Numbers, Party, PressureEdge, Registry, Settling};
 pub use report::{Graph, Node, desired_consumers, limited_totals};
 pub use retry::{busy, retry_after_ms};
 pub use settled::Settled;
-pub use topic_limit::{TopicAdmission, TopicLimit};
 pub use why::why;
 pub use writer::{
     Controller, ControllerOptions, Demand, Full, Interval, Level, Load, Seen, Verdict, Within,

@@ -20,6 +20,7 @@ mod forecast;
 mod gauge;
 mod ladder;
 mod marks;
+mod reclaim;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub use forecast::Forecast;
 pub use gauge::{DiskGauge, Room};
 pub use ladder::{Edge, Ladder};
 pub use marks::{DiskMarks, FullMark};
+pub use reclaim::{PartitionSpace, Sealed, TopicSpace, TrimOrder, plan};
 
 use super::FlowOptions;
 
