@@ -3,8 +3,12 @@
 //! Limits are cumulative within an epoch, so a repeated, lost or reordered CREDIT frame is
 //! harmless: the maximum wins, older epochs are ignored. A newer epoch starts both counts at 0.
 //!
+//! Whatever a consumer claims, at most `bytes_ahead_max` beyond what was sent is taken of a CREDIT frame:
+//! what one subscription may have on its way is bounded here, not in the client. A consumer that claims
+//! more goes on with its next frame, which it sends each second while it starves.
+//!
 //! # Invariants
-//! Within an epoch, `sent_bytes < bytes_to` and `sent_records < records_to` before every batch
+//! `bytes_to <= sent_bytes + bytes_ahead_max` after every frame. Within an epoch, `sent_bytes < bytes_to` and `sent_records < records_to` before every batch
 //! that is sent; so the overrun of either is at most one batch, and a batch larger than the whole
 //! window does not deadlock.
 
@@ -25,7 +29,13 @@ pub struct SubscriptionCredit {
     credit: Credit,
     sent_bytes: u64,
     sent_records: u64,
+    bytes_ahead_max: u64,
 }
+
+/// Most that one subscription may be sent ahead: the largest window of our client.
+const SUBSCRIPTION_BYTES_MAX: u64 = 16 << 20;
+/// Most that all subscriptions of a connection may be sent ahead together.
+const CONNECTION_BYTES_MAX: u64 = 64 << 20;
 
 /// What is left of both windows; both are above 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +49,26 @@ pub struct CreditBudget {
 impl SubscriptionCredit {
     /// A subscription that starts with this credit.
     pub fn new(first: Credit) -> SubscriptionCredit {
-        SubscriptionCredit { credit: first, sent_bytes: 0, sent_records: 0 }
+        SubscriptionCredit::with_cap(first, SUBSCRIPTION_BYTES_MAX)
+    }
+
+    /// Bounds what the next frames may claim, for one of `subscriptions` of a connection: all of them
+    /// together stay within the connection's bound, and each keeps at least a byte, which is a batch.
+    pub fn share_with(&mut self, subscriptions: u64) {
+        let share = CONNECTION_BYTES_MAX / subscriptions.max(1);
+        self.bytes_ahead_max = share.clamp(1, SUBSCRIPTION_BYTES_MAX);
     }
 
     /// Takes a CREDIT frame. Returns whether a new epoch began: then the caller forgets what it was
     /// about to send and goes on where the frame says.
     pub fn apply(&mut self, frame: Credit) -> bool {
         if frame.epoch > self.credit.epoch {
-            *self = SubscriptionCredit::new(frame);
+            *self = SubscriptionCredit::with_cap(frame, self.bytes_ahead_max);
             return true;
         }
         if frame.epoch == self.credit.epoch {
-            self.credit.bytes_to = self.credit.bytes_to.max(frame.bytes_to);
+            let most = self.sent_bytes.saturating_add(self.bytes_ahead_max);
+            self.credit.bytes_to = self.credit.bytes_to.max(frame.bytes_to.min(most));
             self.credit.records_to = self.credit.records_to.max(frame.records_to);
         }
         false
@@ -82,6 +100,12 @@ impl SubscriptionCredit {
     /// Bytes and records sent in this epoch.
     pub fn sent_totals(&self) -> (u64, u64) {
         (self.sent_bytes, self.sent_records)
+    }
+
+    fn with_cap(first: Credit, bytes_ahead_max: u64) -> SubscriptionCredit {
+        let bytes_to = first.bytes_to.min(bytes_ahead_max);
+        let credit = Credit { bytes_to, ..first };
+        SubscriptionCredit { credit, sent_bytes: 0, sent_records: 0, bytes_ahead_max }
     }
 }
 
@@ -126,6 +150,19 @@ mod tests {
         assert!(state.apply(credit(2, 10, 1)));
         assert_eq!(state.budget(), Some(CreditBudget { bytes: 10, records: 1 }));
         assert!(!state.apply(credit(1, 1_000, 1_000)));
+    }
+
+    #[test]
+    fn no_claim_reaches_further_than_the_bound_and_a_repeated_one_goes_on() {
+        let mut state = SubscriptionCredit::new(credit(0, u64::MAX, u64::MAX));
+        assert_eq!(state.budget().map(|budget| budget.bytes), Some(16 << 20));
+        state.sent(20 << 20, 1);
+        assert_eq!(state.budget(), None);
+        state.apply(credit(0, u64::MAX, u64::MAX));
+        assert_eq!(state.budget().map(|budget| budget.bytes), Some(16 << 20));
+        state.share_with(1_000);
+        state.apply(credit(1, u64::MAX, u64::MAX));
+        assert_eq!(state.budget().map(|budget| budget.bytes), Some((64 << 20) / 1_000));
     }
 
     /// A consumer that grants what it has processed plus its window, over a network that repeats,

@@ -19,9 +19,11 @@ mod options;
 mod pool;
 mod publisher;
 mod quota;
+mod reads;
 mod registry;
 mod report;
 mod retry;
+mod serving;
 mod settled;
 mod why;
 mod writer;
@@ -54,9 +56,11 @@ pub use quota::{
     Chain, Cost, Direction, LevelHold, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree, Scope,
     Subject,
 };
+pub use reads::{ColdReads, ReadOptions, ReadShare};
 pub use registry::{Numbers, Party, PressureEdge, Registry, Settling};
 pub use report::{Graph, Node, desired_consumers, limited_totals};
 pub use retry::{busy, retry_after_ms};
+pub use serving::Serving;
 pub use settled::Settled;
 pub use why::why;
 pub use writer::{

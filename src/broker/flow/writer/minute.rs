@@ -84,7 +84,7 @@ fn median(samples: impl Iterator<Item = Duration>) -> Option<Duration> {
 
 /// The best of the rates that were measured over a second or more.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RateMinute {
+pub(in crate::broker::flow) struct RateMinute {
     /// Of the second that is under way.
     bytes: u64,
     time: Duration,
@@ -94,7 +94,7 @@ pub(super) struct RateMinute {
 
 impl RateMinute {
     /// Notes that `bytes` were written in the `time` before `now`.
-    pub(super) fn record(&mut self, now: Duration, time: Duration, bytes: u64) {
+    pub(in crate::broker::flow) fn record(&mut self, now: Duration, time: Duration, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.time = self.time.saturating_add(time);
         if self.time >= Duration::from_secs(1) {
@@ -112,13 +112,13 @@ impl RateMinute {
     }
 
     /// Bytes per second; 0 before the first whole second.
-    pub(super) fn best(&self) -> u64 {
+    pub(in crate::broker::flow) fn best(&self) -> u64 {
         self.rates.front().map_or(0, |(_, rate)| *rate)
     }
 }
 
 /// `bytes` over `time` in bytes per second.
-pub(super) fn rate(bytes: u64, time: Duration) -> u64 {
+pub(in crate::broker::flow) fn rate(bytes: u64, time: Duration) -> u64 {
     let nanos = time.as_nanos().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }

@@ -11,7 +11,7 @@
 
 mod controller;
 mod gauge;
-mod minute;
+pub(super) mod minute;
 
 pub use controller::{Controller, ControllerOptions, Demand, Interval, Verdict};
 pub use gauge::{Full, Level, Seen, Within, WriterGauge};
