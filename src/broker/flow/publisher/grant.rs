@@ -116,7 +116,7 @@ impl From<&FlowOptions> for GrantOptions {
 impl PublisherGrant {
     /// A publisher opened now. The first [`PublisherGrant::poll`] gives its first grant.
     pub fn new(options: GrantOptions, seat: Arc<Seat>) -> PublisherGrant {
-        let first = options.first.min(seat.share_bytes()).max(1);
+        let first = options.first.min(seat.first_bytes()).max(1);
         PublisherGrant {
             options,
             seat,

@@ -2,11 +2,14 @@
 //! theirs.
 //!
 //! A publisher is active while something of it is under way and for 2 s after it sent or asked; one
-//! that waits says so each second, so it waits for 2 s after it said so last. An idle one holds no share: it sends its first batch without one, and has a share a tick later. What
-//! an active one that does not wait claims is a quarter more than the most it had under way lately.
+//! that waits says so each second, so it waits for 2 s after it said so last. What an active one that
+//! does not wait claims is a quarter more than the most it had under way lately. An idle one takes
+//! nothing from those: beside them it may begin with an even part of the windows, and is one of them
+//! a tick later.
 //!
 //! # Invariants
-//! The shares of active seats add up to the windows at most. A seat that waits is woken when its
+//! The shares of active seats add up to the windows at most, and so do those of idle ones but
+//! for 4 KiB each. A seat that waits is woken when its
 //! share grew, and once a second whatever happened.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +21,7 @@ use crate::types::Class;
 
 /// How long a publisher stays active that does nothing.
 const ACTIVE_FOR_MS: u64 = 2_000;
-/// Smallest share of a publisher that is not active yet.
+/// Smallest first window, and share of a publisher that is not active.
 const FIRST_BYTES_MIN: u64 = 4 << 10;
 /// Ticks in which each seat that waits is woken once.
 const WAKE_TURNS: u64 = 10;
@@ -41,6 +44,7 @@ impl Wake for NoWake {
 pub struct Seat {
     class: Class,
     writers: u64,
+    first: u64,
     outstanding: AtomicU64,
     /// Most that was outstanding since the last tick, and lately.
     peak: AtomicU64,
@@ -56,6 +60,12 @@ impl Seat {
     /// Its class.
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// The most its first window may be: small when there are many, so that all of them together
+    /// fit the pool.
+    pub fn first_bytes(&self) -> u64 {
+        self.first
     }
 
     /// Bytes it may have under way.
@@ -158,9 +168,11 @@ pub struct Seats {
     open: Mutex<Open>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     seats: Vec<Weak<Seat>>,
+    /// All windows together, as of the last tick.
+    windows: u64,
     turn: u64,
 }
 
@@ -176,22 +188,25 @@ pub struct Scratch {
 }
 
 impl Seats {
-    /// No seats yet. Shares of those that are not active are at most `first_bytes_max`.
+    /// No seats yet. First windows are at most `first_bytes_max`.
     pub fn new(pool_bytes: u64, first_bytes_max: u64) -> Seats {
-        Seats { pool_bytes, first_bytes_max, open: Mutex::default() }
+        let open = Open { seats: Vec::new(), windows: pool_bytes, turn: 0 };
+        Seats { pool_bytes, first_bytes_max, open: Mutex::new(open) }
     }
 
     /// A place for a new publisher that writes to the `writers` of the mask.
     pub fn open(&self, class: Class, writers: u64, wake: Weak<dyn Wake>) -> Arc<Seat> {
         let mut open = self.lock();
         let first = self.first_bytes(open.seats.len() + 1);
+        let share = open.even_share(open.seats.len() + 1);
         let seat = Arc::new(Seat {
             class,
             writers,
+            first,
             outstanding: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             lately: AtomicU64::new(0),
-            share: AtomicU64::new(first),
+            share: AtomicU64::new(share),
             active_ms: AtomicU64::new(0),
             wants_ms: AtomicU64::new(0),
             wake,
@@ -214,7 +229,7 @@ impl Seats {
     /// Divides `windows`, one per writer, among the active seats and collects whom to wake in
     /// `scratch`. Returns how many are active.
     pub fn tick(&self, now: Duration, windows: &[u64], scratch: &mut Scratch) -> usize {
-        let turn = self.collect(now, scratch);
+        let turn = self.collect(now, windows, scratch);
         let Scratch { active, claimants, shares, divider, woken } = scratch;
         divider.divide(windows, claimants, shares);
         for (number, (seat, share)) in (0u64..).zip(active.iter().zip(shares.iter())) {
@@ -228,13 +243,14 @@ impl Seats {
         active.len()
     }
 
-    /// Forgets closed seats, gives idle ones the first share, and lists the others.
-    fn collect(&self, now: Duration, scratch: &mut Scratch) -> u64 {
+    /// Forgets closed seats, gives idle ones an even share, and lists the others.
+    fn collect(&self, now: Duration, windows: &[u64], scratch: &mut Scratch) -> u64 {
         let now_ms = millis(now);
         scratch.active.clear();
         scratch.claimants.clear();
         let mut open = self.lock();
-        let first = self.first_bytes(open.seats.len());
+        open.windows = windows.iter().fold(0, |sum, window| sum.saturating_add(*window));
+        let even = open.even_share(open.seats.len());
         open.seats.retain(|seat| {
             let Some(seat) = seat.upgrade() else { return false };
             if seat.active(now_ms) {
@@ -242,7 +258,7 @@ impl Seats {
                 scratch.claimants.push(Claimant { class, writers, want: seat.want(now) });
                 scratch.active.push(seat);
             } else {
-                seat.share.store(first, Ordering::Relaxed);
+                seat.share.store(even, Ordering::Relaxed);
             }
             true
         });
@@ -250,7 +266,6 @@ impl Seats {
         open.turn
     }
 
-    /// A first share: small when there are many, so that all of them together fit the pool.
     fn first_bytes(&self, publishers: usize) -> u64 {
         let publishers = u64::try_from(publishers.max(1)).unwrap_or(u64::MAX);
         let even = self.pool_bytes / publishers.saturating_mul(4);
@@ -260,6 +275,13 @@ impl Seats {
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
         // A list of weak pointers; whatever panicked left it whole.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn even_share(&self, publishers: usize) -> u64 {
+        let publishers = u64::try_from(publishers.max(1)).unwrap_or(u64::MAX);
+        (self.windows / publishers).max(FIRST_BYTES_MIN)
     }
 }
 

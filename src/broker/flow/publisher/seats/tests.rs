@@ -22,17 +22,17 @@ fn tick(seats: &Seats, now: Duration, windows: &[u64]) -> usize {
 }
 
 #[test]
-fn first_shares_of_many_fit_the_pool_together() {
+fn first_windows_of_many_fit_the_pool_together() {
     let seats = Seats::new(MIB, 64 * KIB);
     let open: Vec<_> = (0..20).map(|_| seats.open(Class::Normal, 1, no_wake())).collect();
-    let shares: Vec<_> = open.iter().map(|seat| seat.share_bytes()).collect();
+    let shares: Vec<_> = open.iter().map(|seat| seat.first_bytes()).collect();
     assert_eq!(shares[0], 64 * KIB);
     assert_eq!(shares[19], MIB / 80);
     assert!(shares.iter().sum::<u64>() <= MIB);
 }
 
 #[test]
-fn an_idle_seat_holds_no_share_of_the_others() {
+fn an_idle_seat_takes_nothing_from_the_others() {
     let seats = Seats::new(MIB, 64 * KIB);
     let (one, other) =
         (seats.open(Class::Normal, 1, no_wake()), seats.open(Class::Normal, 1, no_wake()));
@@ -43,7 +43,7 @@ fn an_idle_seat_holds_no_share_of_the_others() {
     one.answered(1_000);
     other.wants(ms(12_000));
     assert_eq!(tick(&seats, ms(12_100), &[MIB]), 1);
-    assert_eq!((one.share_bytes(), other.share_bytes()), (64 * KIB, MIB));
+    assert_eq!((one.share_bytes(), other.share_bytes()), (MIB / 2, MIB));
     assert!(seats.anyone_waits(1, ms(12_100)) && !seats.anyone_waits(0b10, ms(12_100)));
     assert!(!seats.anyone_waits(1, ms(14_001)), "it would have said so again");
     drop(other);
@@ -92,7 +92,7 @@ fn a_sender_without_grants_stays_within_its_share_but_for_one_batch() {
     let seats = Seats::new(MIB, 64 * KIB);
     let seat = seats.open(Class::Normal, 1, no_wake());
     assert_eq!(seat.take(MIB, ms(0)), Ok(()));
-    assert_eq!(seat.take(1, ms(0)), Err((MIB, 64 * KIB)));
+    assert_eq!(seat.take(1, ms(0)), Err((MIB, MIB)));
     assert!(seat.waits(ms(0)));
     tick(&seats, ms(100), &[2 * MIB]);
     assert_eq!(seat.take(MIB, ms(100)), Ok(()));
