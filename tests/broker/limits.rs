@@ -6,8 +6,8 @@ use std::time::Duration;
 use stoplog::broker::groups::{Commit, CommitOffset, FetchCommitted};
 use stoplog::broker::{Broker, NewTopic, ProduceError, ShutdownMode, Topic};
 use stoplog::types::{
-    Effects, LeaderEpoch, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, Severity,
-    TopicPartition,
+    Effects, LeaderEpoch, LimitUse, Offset, PartitionId, Pushback, PushbackCode, PushbackScope,
+    Severity, TopicPartition,
 };
 
 use crate::world::{World, batch, config, large_batch, produce, read_all, request, run, until};
@@ -234,8 +234,9 @@ fn a_full_queue_refuses_produce_and_not_commits() {
         assert_eq!(accepted + refused, 5_000, "every request has one outcome");
         assert!(refused > 0, "the queue never was full");
         assert_eq!(read_all(&topic, 0).await.len(), accepted);
-        let pool = &broker.pressure().limits;
-        assert!(pool.iter().any(|limit| limit.limit == "memory.inflight" && limit.used == 0));
+        // A permit goes back after its answer, on the writer's thread.
+        let empty = |limit: &LimitUse| limit.limit == "memory.inflight" && limit.used == 0;
+        until("the pool is empty", || broker.pressure().limits.iter().any(empty)).await;
     });
 }
 
