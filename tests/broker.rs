@@ -7,6 +7,8 @@ mod groups;
 mod limits;
 #[path = "broker/produce_fetch.rs"]
 mod produce_fetch;
+#[path = "broker/quotas.rs"]
+mod quotas;
 #[path = "broker/restart.rs"]
 mod restart;
 #[path = "broker/topics.rs"]

@@ -1,4 +1,4 @@
-//! The catalog: which topics there are. One record makes a topic; a deleted one leaves a tombstone
+//! The catalog: which topics and quotas there are. One record makes a topic; a deleted one leaves a tombstone
 //! until its directories are gone.
 //!
 //! Settings are stored as the text that people write, so that a later version with more settings
@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::internal_log::Machine;
-use crate::types::{ConfigError, PartitionId, TopicConfig, TopicId, TopicName, TopicPartition};
+use crate::types::{
+    ConfigError, PartitionId, QuotaEntity, QuotaError, QuotaLimits, TopicConfig, TopicId,
+    TopicName, TopicPartition,
+};
 
 /// One change of the catalog. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +57,21 @@ pub enum CatalogRecord {
         /// Which.
         partitions: Vec<TopicPartition>,
     },
+    /// Somebody has these limits from now on, and no others.
+    QuotaSet {
+        /// Who, as `QuotaEntity` writes it.
+        entity: String,
+        /// All its settings.
+        settings: StoredConfig,
+    },
+    /// Somebody has no limits of its own any more.
+    QuotaDeleted {
+        /// Who.
+        entity: String,
+    },
 }
 
-/// Settings as `TopicConfig::entries` gives and `TopicConfig::set` takes them.
+/// Settings as `entries` gives and `set` takes them, of a topic or a quota.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredConfig(Vec<(String, String)>);
 
@@ -81,6 +96,7 @@ pub struct Catalog {
     /// Deleted topics whose directories may remain, with their number of partitions.
     tombstones: BTreeMap<TopicId, u32>,
     partitions: u64,
+    quotas: BTreeMap<String, StoredConfig>,
 }
 
 impl StoredConfig {
@@ -102,7 +118,37 @@ impl StoredConfig {
     }
 }
 
+impl StoredConfig {
+    /// The stored form of a quota.
+    pub fn of_quota(limits: &QuotaLimits) -> StoredConfig {
+        StoredConfig(limits.entries().into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+    }
+
+    /// The quota.
+    ///
+    /// # Errors
+    /// A setting that this version does not know: the record was written by a newer one.
+    pub fn read_quota(&self) -> Result<QuotaLimits, QuotaError> {
+        let mut limits = QuotaLimits::default();
+        for (key, value) in &self.0 {
+            limits.set(key, value)?;
+        }
+        Ok(limits)
+    }
+}
+
 impl Catalog {
+    /// All quotas.
+    ///
+    /// # Errors
+    /// A record that this version cannot read: it was written by a newer one.
+    pub fn quotas(&self) -> Result<BTreeMap<QuotaEntity, QuotaLimits>, QuotaError> {
+        let read = |(entity, settings): (&String, &StoredConfig)| {
+            Ok((entity.parse()?, settings.read_quota()?))
+        };
+        self.quotas.iter().map(read).collect()
+    }
+
     /// All topics, by id.
     pub fn topics(&self) -> impl Iterator<Item = (TopicId, &CatalogTopic)> {
         self.topics.iter().map(|(id, topic)| (*id, topic))
@@ -171,6 +217,12 @@ impl Machine for Catalog {
                     }
                 }
             }
+            CatalogRecord::QuotaSet { entity, settings } => {
+                self.quotas.insert(entity.clone(), settings.clone());
+            }
+            CatalogRecord::QuotaDeleted { entity } => {
+                self.quotas.remove(entity);
+            }
         }
     }
 
@@ -191,6 +243,9 @@ impl Machine for Catalog {
                 let partitions = materialised.into_iter().map(partition).collect();
                 records.push(CatalogRecord::Materialised { partitions });
             }
+        }
+        for (entity, settings) in self.quotas.clone() {
+            records.push(CatalogRecord::QuotaSet { entity, settings });
         }
         records
     }
@@ -242,6 +297,16 @@ mod tests {
             topic().prop_map(|id| CatalogRecord::TopicPurged { id }),
             (topic(), 0u32..4).prop_map(|(topic, partition)| CatalogRecord::Materialised {
                 partitions: vec![TopicPartition { topic, partition: PartitionId(partition) }],
+            }),
+            (0u8..4, 1u64..3).prop_map(|(client, rate)| {
+                let settings = vec![("produce_bytes".to_owned(), rate.to_string())];
+                CatalogRecord::QuotaSet {
+                    entity: format!("client/{client}"),
+                    settings: StoredConfig(settings),
+                }
+            }),
+            (0u8..4).prop_map(|client| CatalogRecord::QuotaDeleted {
+                entity: format!("client/{client}"),
             }),
         ]
     }

@@ -13,7 +13,10 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{DiskGauge, DiskOptions, DiskWatch, FetchPool, Pool, Seats};
+use super::flow::{
+    ConnectionFlow, DiskGauge, DiskOptions, DiskWatch, FetchPool, Identity, Pool, QuotaOptions,
+    QuotaTable, QuotaTree, Seats,
+};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -46,6 +49,9 @@ pub(super) struct Core {
     pub(super) pool: Pool,
     pub(super) fetch_pool: FetchPool,
     pub(super) seats: Seats,
+    pub(super) quotas: Arc<QuotaTree>,
+    /// Callers in this process.
+    pub(super) embedded: ConnectionFlow,
     pub(super) disk: DiskGauge,
     disk_watch: std::sync::Mutex<DiskWatch>,
     pub(super) metrics: BrokerMetrics,
@@ -89,6 +95,9 @@ impl Core {
         let pool = Pool::new(options.flow, machine_bytes(), Arc::clone(&env.clock));
         let topics = TopicTable::default();
         topics.insert(open_topics(&storage, &pool, catalog.machine())?);
+        let quotas = open_quotas(catalog.machine())?;
+        let embedded =
+            ConnectionFlow::new(Identity::embedded(), pool.connection_share(), Arc::clone(&quotas));
         let tombstones = catalog.machine().tombstones().collect();
         let core = Core {
             topics,
@@ -96,6 +105,8 @@ impl Core {
             producers: Mutex::new(ProducerIds::new(producers)),
             fetch_pool: FetchPool::new(options.flow.fetch_bytes_max),
             seats: Seats::new(pool.limit(), options.flow.grant_bytes_first),
+            quotas,
+            embedded,
             pool,
             disk: DiskGauge::new(),
             disk_watch: std::sync::Mutex::new(DiskWatch::new(DiskOptions {
@@ -183,6 +194,12 @@ impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("data_dir", &self.options.data_dir).finish_non_exhaustive()
     }
+}
+
+fn open_quotas(catalog: &Catalog) -> Result<Arc<QuotaTree>, OpenError> {
+    let quotas = catalog.quotas().map_err(|e| OpenError::Options(format!("the catalog: {e}")))?;
+    let tree = QuotaTree::new(QuotaOptions::default(), Arc::default(), QuotaTable::new(quotas));
+    Ok(Arc::new(tree))
 }
 
 /// Moves what no record explains to quarantine. Refuses to open when the catalog itself is what is

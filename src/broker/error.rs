@@ -3,7 +3,9 @@
 
 use thiserror::Error;
 
-use crate::types::{ConfigError, ErrorKind, Offset, PartitionId, ProducerEpoch, Pushback};
+use crate::types::{
+    ConfigError, ErrorKind, Offset, PartitionId, ProducerEpoch, Pushback, QuotaEntity, QuotaError,
+};
 
 /// Why a broker did not open.
 #[derive(Debug, Error)]
@@ -53,6 +55,26 @@ pub enum CommitError {
     /// The broker was shut down.
     #[error("the broker is closed")]
     Closed,
+}
+
+/// Why a quota was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum QuotaChangeError {
+    /// The setting or its value does not fit.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// There is no quota of this entity.
+    #[error("{0} has no quota")]
+    NotFound(QuotaEntity),
+    /// There are as many quotas as there may be.
+    #[error("there are {limit} quotas already")]
+    Limit {
+        /// Most quotas.
+        limit: u32,
+    },
+    /// The change could not be made durable.
+    #[error("{0}")]
+    Commit(#[from] CommitError),
 }
 
 /// Why a topic was not created.

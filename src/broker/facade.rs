@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
-use super::flow::{ConnectionShare, GrantOptions, PublisherGrant, Wake};
+use super::flow::{ConnectionFlow, GrantOptions, Identity, PublisherGrant, Wake};
 use super::housekeeping::{
-    POOL_AS_WRITER, hold_limits, note_materialised, share_windows, watch_disk,
+    POOL_AS_WRITER, divide_quotas, hold_limits, note_materialised, share_windows, watch_disk,
 };
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
@@ -100,6 +100,7 @@ impl Broker {
         lifecycle.run("disk watch", watch_disk(Arc::clone(&core)));
         lifecycle.run("shares of publishers", share_windows(Arc::clone(&core)));
         lifecycle.run("limits of topics", hold_limits(Arc::clone(&core)));
+        lifecycle.run("quotas", divide_quotas(Arc::clone(&core)));
         lifecycle.run("marks of written partitions", note_materialised(Arc::clone(&core)));
         if !tombstones.is_empty() {
             drop(tokio::spawn(purge_tombstones(Arc::clone(&core), tombstones)));
@@ -119,9 +120,11 @@ impl Broker {
         &self.front.groups
     }
 
-    /// The share of the pool of a new connection. Put it into its requests.
-    pub fn connection_share(&self) -> ConnectionShare {
-        self.core().pool.connection_share()
+    /// The limits of a new connection. Put them into its requests.
+    pub fn connect(&self, identity: Identity) -> ConnectionFlow {
+        let core = self.core();
+        let share = core.pool.connection_share();
+        ConnectionFlow::new(identity, share, Arc::clone(&core.quotas))
     }
 
     /// A new publisher of a connection. `wake` is told when it waits and may perhaps send; the share

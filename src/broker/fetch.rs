@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::core::{Core, Phase};
 use super::error::FetchError;
@@ -24,6 +24,8 @@ struct Plans {
     /// Whether to answer now: enough bytes, bytes that cannot be counted yet, or an error.
     ready: bool,
     limited_by: Option<Cause>,
+    /// When a quota lets a partition be read that has something.
+    quota_wait: Option<Duration>,
     permit: FetchPermit,
 }
 
@@ -59,7 +61,7 @@ impl Broker {
             if !waits || *phase.borrow_and_update() != Phase::Running {
                 break plans;
             }
-            let Plans { results, permit, .. } = plans;
+            let Plans { results, permit, quota_wait, .. } = plans;
             let starved = permit.bytes() == 0 && request.max_bytes > 0;
             drop(permit);
             let mut news = news(&handles, &results);
@@ -67,6 +69,7 @@ impl Broker {
                 Some(_) = news.next() => {}
                 () = core.fetch_pool.has_room(), if starved => {}
                 _ = phase.changed() => {}
+                () = sleep(quota_wait.unwrap_or_default()), if quota_wait.is_some() => {}
                 () = sleep_until(deadline) => {}
             }
         };
@@ -92,6 +95,7 @@ fn plan(core: &Core, request: &FetchRequest, handles: &Handles) -> Plans {
     let mut results: Vec<Option<Result<Reads, FetchError>>> = Vec::new();
     results.resize_with(count, || None);
     let (mut bytes, mut ready, mut cut) = (0, false, false);
+    let mut quota_wait: Option<Duration> = None;
     let turn = core.next_turn(count);
     for at in (0..count).map(|step| (turn + step) % count) {
         let (Some(handle), Some(asked), Some(result)) =
@@ -100,16 +104,26 @@ fn plan(core: &Core, request: &FetchRequest, handles: &Handles) -> Plans {
             continue;
         };
         let room = budget.saturating_sub(bytes);
-        let limit = room.min(asked.max_bytes as usize);
+        let allowance = allowance(core, request, asked);
+        let limit = room.min(asked.max_bytes as usize).min(*allowance.as_ref().unwrap_or(&0));
         let planned = match handle {
-            Ok(handle) => plan_one(handle, asked.from, limit, bytes == 0 && budget > 0),
+            Ok(handle) => {
+                let first = bytes == 0 && budget > 0 && allowance.is_ok();
+                plan_one(handle, asked.from, limit, first)
+            }
             Err(error) => Err(error.clone()),
         };
         match &planned {
             Ok(reads) => {
                 bytes += reads.bytes();
                 ready |= reads.is_cold();
-                cut |= room == 0 && asked.from < reads.high();
+                let more = asked.from < reads.high();
+                cut |= room == 0 && more;
+                if let Err(wait) = allowance
+                    && more
+                {
+                    quota_wait = Some(quota_wait.map_or(wait, |other| wait.min(other)));
+                }
             }
             Err(_) => ready = true,
         }
@@ -118,12 +132,48 @@ fn plan(core: &Core, request: &FetchRequest, handles: &Handles) -> Plans {
     let results = results.into_iter().flatten().collect();
     let enough = bytes > 0 && bytes >= request.min_bytes as usize;
     let limited_by = match (cut || (budget == 0 && short), short) {
-        (false, _) => None,
+        (false, _) => quota_wait.map(|_| Cause::Quota),
         (true, true) => Some(Cause::FetchPool),
         (true, false) => Some(Cause::FetchBytes),
     };
     let ready = ready || enough || (cut && bytes > 0) || count == 0 || request.min_bytes == 0;
-    Plans { results, bytes, ready, limited_by, permit }
+    Plans { results, bytes, ready, limited_by, quota_wait, permit }
+}
+
+/// Bytes that quotas let through now, or when they let anything through again.
+fn allowance(
+    core: &Core,
+    request: &FetchRequest,
+    asked: &FetchPartition,
+) -> Result<usize, Duration> {
+    if core.quotas.is_unused() {
+        return Ok(usize::MAX);
+    }
+    let Some(topic) = core.topics.by_id(asked.topic) else { return Ok(usize::MAX) };
+    let flow = request.connection.as_ref().unwrap_or(&core.embedded);
+    let (now, group) = (core.env.clock.monotonic(), request.group.as_ref());
+    match flow.fetch_wait(topic.name(), group, now) {
+        Some(refusal) => Err(refusal.wait().unwrap_or(QUOTA_WAIT_MAX).min(QUOTA_WAIT_MAX)),
+        None => {
+            let bytes = flow.fetch_allowance(topic.name(), group, now);
+            Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+        }
+    }
+}
+
+/// A quota may be edited: it is asked again after this long at the latest.
+const QUOTA_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Counts what is delivered against the quotas.
+fn charge(core: &Core, request: &FetchRequest, at: &FetchPartition, fetched: &Fetched) {
+    if core.quotas.is_unused() || fetched.data.is_empty() {
+        return;
+    }
+    let Some(topic) = core.topics.by_id(at.topic) else { return };
+    let flow = request.connection.as_ref().unwrap_or(&core.embedded);
+    let records = u64::try_from(fetched.next_offset - at.from).unwrap_or(0);
+    let (bytes, now) = (fetched.size_bytes() as u64, core.env.clock.monotonic());
+    flow.charge_fetch(topic.name(), request.group.as_ref(), bytes, records, now);
 }
 
 /// Plans one partition. Only the first of an answer may exceed its limit by one batch.
@@ -181,10 +231,13 @@ async fn answer(core: &Core, request: FetchRequest, plans: Plans) -> FetchRespon
     let mut total = 0;
     let one = |(at, result): (FetchPartition, Option<Result<Fetched, FetchError>>)| {
         let result = result.or_else(|| executed.next()).unwrap_or(Err(FetchError::Closed));
+        if let Ok(fetched) = &result {
+            charge(core, &request, &at, fetched);
+        }
         total += result.as_ref().map_or(0, Fetched::size_bytes);
         FetchedPartition { topic: at.topic, partition: at.partition, result }
     };
-    let partitions: Vec<_> = request.partitions.into_iter().zip(answered).map(one).collect();
+    let partitions: Vec<_> = request.partitions.iter().copied().zip(answered).map(one).collect();
     permit.resize(total as u64);
     core.metrics.fetch_bytes.add(total as u64);
     FetchResponse { partitions, limited_by, permit }

@@ -118,6 +118,22 @@ async fn seal_largest(topic: &Topic) -> Result<(), String> {
     log.roll().await.map_err(|e| e.to_string())
 }
 
+/// Divides quotas among those who are under them, and tells them what topics store.
+pub(super) async fn divide_quotas(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(QUOTA_INTERVAL).await;
+        if core.quotas.is_unused() {
+            continue;
+        }
+        let topics = core.topics.now().sorted();
+        core.quotas.measure_storage(topics.iter().map(|topic| (topic.name(), topic.bytes())));
+        core.quotas.tick(core.env.clock.monotonic());
+    }
+}
+
+/// How late a share may follow what others use.
+const QUOTA_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Marks in the catalog which partitions have files, so that missing ones are noticed.
 pub(super) async fn note_materialised(core: Arc<Core>) {
     let mut found = Vec::new();

@@ -21,6 +21,7 @@ mod offsets;
 mod options;
 mod produce;
 mod producer_ids;
+mod quotas;
 mod read;
 mod report;
 mod request;
@@ -30,7 +31,7 @@ mod topics;
 pub use coordinator::GroupHandle;
 pub use error::{
     AlterTopicError, CommitError, CreateTopicError, DeleteTopicError, FetchError,
-    InitProducerError, OpenError, ProduceError, TrimError,
+    InitProducerError, OpenError, ProduceError, QuotaChangeError, TrimError,
 };
 pub use facade::Broker;
 pub use internal_log::InternalId;

@@ -36,6 +36,8 @@ pub struct BrokerOptions {
 pub struct LimitOptions {
     /// Topics. Each costs a catalog record and some hundred bytes of memory.
     pub topics_max: u32,
+    /// Quotas. Each edit looks at all of them.
+    pub quotas_max: u32,
     /// Partitions of all topics together. An idle one costs some hundred bytes, a written one file
     /// handles and maps as well.
     pub partitions_max: u32,
@@ -88,6 +90,7 @@ impl Default for LimitOptions {
     fn default() -> LimitOptions {
         LimitOptions {
             topics_max: 20_000,
+            quotas_max: 10_000,
             partitions_max: 50_000,
             fetch_partitions_max: 10_000,
             fetch_bytes_max: 64 << 20,

@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use super::core::{Core, Phase};
 use super::error::ProduceError;
 use super::facade::Broker;
-use super::flow::{AtLimit, Permit, Room, Settled, TopicRoom, TopicRules};
+use super::flow::{AtLimit, Charged, ConnectionFlow, Permit, Room, Settled, TopicRoom, TopicRules};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
-use crate::record::{BATCH_HEADER_BYTES, BatchLimits, CheckedBatch};
+use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
 use crate::types::{Class, PartitionHealth, Pushback, PushbackCode, PushbackScope};
 
@@ -25,6 +25,8 @@ struct PendingProduce {
     permit: Permit,
     /// Bytes reserved under the topic's limit.
     reserved: u64,
+    /// What quotas were charged, when there are any.
+    charged: Option<Box<Charged>>,
     bytes: u64,
     since: Duration,
     done: Box<dyn ProduceDone>,
@@ -36,6 +38,7 @@ struct Admitted {
     partition: Arc<PartitionHandle>,
     permit: Permit,
     reserved: u64,
+    charged: Option<Box<Charged>>,
 }
 
 /// A topic that drops its oldest segments may run over its limit by at least this.
@@ -99,10 +102,10 @@ fn produce(
         Ok(admitted) => admitted,
         Err(error) => return Err((error, done)),
     };
-    let Admitted { topic, partition, permit, reserved } = admitted;
+    let Admitted { topic, partition, permit, reserved, charged } = admitted;
     let core = Arc::clone(core);
     let since = core.env.clock.monotonic();
-    let pending = PendingProduce { core, topic, permit, reserved, bytes, since, done };
+    let pending = PendingProduce { core, topic, permit, reserved, charged, bytes, since, done };
     let log = match partition.log() {
         Ok(log) => log,
         Err(error) => {
@@ -140,9 +143,19 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
     check_deadline(core, request.deadline)?;
     let permit = core
         .pool
-        .admit(bytes, &partition.share, request.connection.as_ref())
+        .admit(bytes, &partition.share, request.connection.as_ref().map(ConnectionFlow::share))
         .map_err(ProduceError::Pushback)?;
     let now = core.env.clock.monotonic();
+    let records = || {
+        let header = BatchHeader::read(&request.batch);
+        header.map_or(0, |header| u64::try_from(header.record_count).unwrap_or(0))
+    };
+    let charged = request
+        .connection
+        .as_ref()
+        .unwrap_or(&core.embedded)
+        .charge_produce(topic.name(), bytes, records, now)
+        .map_err(|refusal| ProduceError::Pushback(refusal.pushback()))?;
     let reserved = match config.max_bytes {
         None => 0,
         Some(max_bytes) => {
@@ -157,7 +170,7 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         topic.limit.settle(reserved, Settled::Nothing);
         return Err(ProduceError::Pushback(pushback));
     }
-    Ok(Admitted { topic, partition, permit, reserved })
+    Ok(Admitted { topic, partition, permit, reserved, charged })
 }
 
 fn admit_disk(core: &Core, bytes: u64, now: Duration) -> Result<(), Pushback> {
@@ -236,9 +249,12 @@ impl PendingProduce {
 
 impl AppendDone for PendingProduce {
     fn done(self: Box<Self>, result: Result<Appended, AppendError>) {
-        let PendingProduce { core, topic, permit, reserved, bytes, since, done } = *self;
+        let PendingProduce { core, topic, permit, reserved, charged, bytes, since, done } = *self;
         let written = result.as_ref().is_ok_and(|appended| !appended.duplicate);
         let settled = if written { Settled::Written } else { Settled::Nothing };
+        if let Some(charged) = charged.filter(|_| written) {
+            charged.written();
+        }
         topic.limit.settle(reserved, settled);
         core.disk.settle(bytes, settled);
         match &result {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::{FetchError, ProduceError};
-use super::flow::{Cause, ConnectionShare, FetchPermit};
+use super::flow::{Cause, ConnectionFlow, FetchPermit};
 use crate::types::{
-    Acks, DurabilityLevel, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicConfig,
-    TopicId, TopicName,
+    Acks, DurabilityLevel, GroupId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp,
+    TopicConfig, TopicId, TopicName,
 };
 
 /// One batch for one partition.
@@ -25,8 +25,8 @@ pub struct ProduceRequest {
     pub acks: Acks,
     /// How long the caller waits for the answer from now on; `None` = as long as it takes.
     pub deadline: Option<Duration>,
-    /// Whose share of the pool it takes; `None` in embedded use.
-    pub connection: Option<ConnectionShare>,
+    /// Whose share of the pool it takes, and whose quotas it is under; `None` in embedded use.
+    pub connection: Option<ConnectionFlow>,
 }
 
 /// A batch that is in the log.
@@ -83,8 +83,10 @@ pub struct FetchRequest {
     pub max_wait: Duration,
     /// How the bytes are handed out.
     pub mode: ReadMode,
-    /// Whose share of the fetch pool it takes; `None` in embedded use.
-    pub connection: Option<ConnectionShare>,
+    /// Whose quotas it is under; `None` in embedded use.
+    pub connection: Option<ConnectionFlow>,
+    /// The group it is read for, when there is one: its quotas count too.
+    pub group: Option<GroupId>,
 }
 
 /// Where to read in one partition.

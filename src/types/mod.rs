@@ -33,8 +33,8 @@ pub use pressure::{
 pub use pushback::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
 pub use quantity::{InvalidQuantity, format_bytes, format_duration, parse_bytes, parse_duration};
 pub use quota::{
-    Match, QUOTA_WEIGHT_DEFAULT, QuotaEntity, QuotaError, QuotaLimits, QuotaMode, QuotaUse,
-    Resource,
+    Match, QUOTA_WEIGHT_DEFAULT, QuotaDescription, QuotaEntity, QuotaError, QuotaLimits, QuotaMode,
+    QuotaUse, Resource,
 };
 pub use topic::{CompressionHint, ConfigError, Durability, OnFull, TimestampType, TopicConfig};
 

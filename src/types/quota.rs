@@ -465,6 +465,17 @@ pub struct QuotaUse {
     pub members: u32,
 }
 
+/// A quota and what is used of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaDescription {
+    /// Whose it is.
+    pub entity: QuotaEntity,
+    /// Its settings.
+    pub limits: QuotaLimits,
+    /// Use of its limits: several entries for `<default>` and for a prefix's siblings.
+    pub used: Vec<QuotaUse>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

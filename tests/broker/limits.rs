@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stoplog::broker::flow::Identity;
 use stoplog::broker::groups::{Commit, CommitOffset, FetchCommitted};
 use stoplog::broker::{Broker, NewTopic, ProduceError, ShutdownMode, Topic};
 use stoplog::types::{
@@ -163,7 +164,7 @@ fn the_pool_refuses_at_once_and_says_when_to_come_back() {
         world.options.flow.inflight_bytes_max = Some(64 << 10);
         let broker = world.open().await;
         let topic = topic(&broker, "orders", &[]).await;
-        let connection = broker.connection_share();
+        let connection = broker.connect(Identity::embedded());
         let (told, mut outcomes) = tokio::sync::mpsc::unbounded_channel();
         for _ in 0..200 {
             let mut request = request(&topic, 0, large_batch(3_000));
@@ -187,7 +188,7 @@ fn the_pool_refuses_at_once_and_says_when_to_come_back() {
         }
         assert_eq!(accepted + refused, 200, "every request has one outcome");
         assert!(refused > 0 && accepted > 0, "{accepted} {refused}");
-        assert_eq!(connection.used(), 0);
+        assert_eq!(connection.share().used(), 0);
         assert_eq!(read_all(&topic, 0).await.len(), accepted);
     });
 }

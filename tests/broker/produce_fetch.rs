@@ -35,6 +35,7 @@ fn fetch_of(topic: &Topic, from: &[(u32, i64)]) -> FetchRequest {
         max_wait: Duration::from_secs(100),
         mode: ReadMode::Owned,
         connection: None,
+        group: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn subscribe_to(topic: TopicId, bytes_to: u64, records_to: u64) -> subscribe::Re
         from: Offset(0),
         bytes_to,
         records_to,
+        group: None,
     }
 }
 

@@ -22,7 +22,7 @@ pub fn fetch_from(topic: TopicId, partition: u32, from: i64, max_wait_ms: u32) -
     let partition = PartitionId(partition);
     let wanted = fetch::Partition { topic, partition, from: Offset(from), max_bytes: 1 << 20 };
     let partitions = vec![wanted];
-    fetch::Request { max_wait_ms, min_bytes: 1, max_bytes: 1 << 20, partitions }
+    fetch::Request { max_wait_ms, min_bytes: 1, max_bytes: 1 << 20, partitions, group: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -398,6 +398,7 @@ mod tests {
             from: Offset(0),
             bytes_to: 1,
             records_to: 100,
+            group: None,
         };
         crate::protocol::native::encode_call(&mut out, 5, &subscribe);
         let pushed = exchange(&mut socket, &out, 2);

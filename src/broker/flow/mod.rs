@@ -9,6 +9,7 @@ mod backlog;
 mod binding;
 mod bucket;
 mod cause;
+mod connection;
 mod credit;
 mod disk;
 mod drain;
@@ -35,6 +36,7 @@ pub use backlog::{
 pub use binding::Binding;
 pub use bucket::{Bucket, Owing, UNLIMITED};
 pub use cause::{Cause, CauseId, CauseMeter, Change, Names};
+pub use connection::{Charged, ConnectionFlow, Identity};
 pub use credit::{Credit, CreditBudget, SubscriptionCredit};
 pub use disk::{
     DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder,

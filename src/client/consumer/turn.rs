@@ -146,6 +146,10 @@ impl Consumer {
     fn subscribe(&mut self, now: Instant) {
         let Some(connection) = self.connection.clone() else { return };
         let share = self.share_bytes();
+        let group = match &self.options.reading {
+            Reading::Group { group, .. } => Some(group.clone()),
+            _ => None,
+        };
         for lane in self.lanes.values_mut().filter(|lane| wants_subscription(lane, now)) {
             let number = connection.add_subscription(self.events_in.clone());
             let (bytes_to, records_to) = lane.open(number, share);
@@ -157,6 +161,7 @@ impl Consumer {
                 from: lane.fetch_from,
                 bytes_to,
                 records_to,
+                group: group.clone(),
             };
             ask(&connection, number, &request, &self.events_in);
         }

@@ -61,6 +61,14 @@ pub(super) const ROWS: &[Setting] = &[
         apply: |r, v| r.broker.limits.topics_max = v.narrow(),
     },
     Setting {
+        key: "limits.quotas_max",
+        kind: Kind::Count { min: 0, max: 100_000 },
+        default: "10000",
+        doc: "Quotas.",
+        reason: "Each edit looks at all of them.",
+        apply: |r, v| r.broker.limits.quotas_max = v.narrow(),
+    },
+    Setting {
         key: "limits.partitions_max",
         kind: Kind::Count { min: 1, max: 1_000_000 },
         default: "50000",

@@ -6,7 +6,7 @@ use super::frame::{DataPart, FrameFlags, encode as encode_frame};
 use super::wire::{DecodeError, DecodeProblem};
 use bytes::Bytes;
 
-use crate::types::{Offset, PartitionId, TopicId};
+use crate::types::{GroupId, Offset, PartitionId, TopicId};
 
 wire_struct! {
     /// One partition to read.
@@ -59,6 +59,8 @@ wire_struct! {
         pub max_bytes: u32,
         /// What to read, the most wanted first.
         pub partitions: Vec<Partition>,
+        /// The group it is read for: its quotas count too.
+        pub group: Option<GroupId>,
     }
 }
 

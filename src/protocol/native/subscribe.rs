@@ -1,7 +1,7 @@
 //! SUBSCRIBE: the broker pushes what a partition gets, within credit.
 
 use super::frame::{Call, FrameType};
-use crate::types::{Offset, PartitionId, TopicId};
+use crate::types::{GroupId, Offset, PartitionId, TopicId};
 
 wire_struct! {
     /// Opens a subscription.
@@ -18,6 +18,8 @@ wire_struct! {
         pub bytes_to: u64,
         /// Credit of epoch 0 in records, see CREDIT.
         pub records_to: u64,
+        /// The group it is read for: its quotas count too.
+        pub group: Option<GroupId>,
     }
 }
 

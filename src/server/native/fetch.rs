@@ -42,7 +42,8 @@ pub(super) async fn read(
         min_bytes: request.min_bytes,
         max_wait: Duration::from_millis(u64::from(request.max_wait_ms)),
         mode: ReadMode::Mapped,
-        connection: Some(link.share.clone()),
+        connection: link.flow().cloned(),
+        group: request.group,
     };
     let mut phase = link.phase.clone();
     tokio::select! {

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::Shared;
 use crate::broker::Broker;
-use crate::broker::flow::ConnectionShare;
+use crate::broker::flow::{ConnectionFlow, Cost, Identity, LevelHold};
 use crate::protocol::native::{
     Call, ErrorAnswer, ErrorDetail, FrameLimits, FrameType, Notice, encode_answer, encode_error,
     encode_notice,
@@ -24,8 +24,6 @@ pub(super) struct Link {
     pub(super) peer: SocketAddr,
     pub(super) outbox: Outbox,
     pub(super) in_flight: InFlight,
-    /// Its share of the broker's pool for bytes in flight.
-    pub(super) share: ConnectionShare,
     /// Room for pushed batches, in KiB; fair, so subscriptions take turns.
     pub(super) push_room: Arc<Semaphore>,
     pub(super) phase: PhaseWatch,
@@ -36,13 +34,15 @@ pub(super) struct Link {
 struct Greeting {
     client_id: Arc<str>,
     frame_bytes_max: u32,
+    flow: ConnectionFlow,
+    /// Its place among the connections of its client and address.
+    _place: LevelHold,
 }
 
 impl Link {
     pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, phase: PhaseWatch) -> Link {
         let room = shared.options.push_queue_bytes.div_ceil(1024).max(1);
         Link {
-            share: shared.broker.connection_share(),
             shared,
             peer,
             outbox: Outbox::default(),
@@ -57,9 +57,29 @@ impl Link {
         &self.shared.broker
     }
 
-    /// Remembers what HELLO said; `false` when it was said before.
-    pub(super) fn greet(&self, client_id: &str, frame_bytes_max: u32) -> bool {
-        self.greeting.set(Greeting { client_id: client_id.into(), frame_bytes_max }).is_ok()
+    /// Remembers what HELLO said, unless a quota on connections is used up.
+    pub(super) fn greet(&self, client_id: &str, frame_bytes_max: u32) -> Result<(), ErrorAnswer> {
+        let flow = self.broker().connect(Identity::anonymous(client_id, self.peer.ip()));
+        let now = self.broker().monotonic();
+        let one = Cost { connections: 1, ..Cost::default() };
+        let place = flow.hold_connection(now).and_then(|place| {
+            flow.charge(&one, now)?;
+            Ok(place)
+        });
+        let _place = place.map_err(|refusal| ErrorAnswer::from(refusal.pushback()))?;
+        // Said once: whoever is greeted never comes here again.
+        let _ = self.greeting.set(Greeting {
+            client_id: client_id.into(),
+            frame_bytes_max,
+            flow,
+            _place,
+        });
+        Ok(())
+    }
+
+    /// What limits it; nothing of its own before HELLO.
+    pub(super) fn flow(&self) -> Option<&ConnectionFlow> {
+        self.greeting.get().map(|greeting| &greeting.flow)
     }
 
     /// Whether HELLO was answered.

@@ -156,7 +156,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
         batch: frame.data,
         acks: request.acks,
         deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
-        connection: Some(link.share.clone()),
+        connection: link.flow().cloned(),
     };
     link.broker().produce_more(request, Box::new(ack));
 }

@@ -125,7 +125,7 @@ impl Session {
         if hello.frame_bytes_max < FrameLimits::BEFORE_HELLO.frame_bytes_max {
             return Err(invalid("frame_bytes_max must be at least 64 KiB"));
         }
-        self.link.greet(&hello.client_id, hello.frame_bytes_max);
+        self.link.greet(&hello.client_id, hello.frame_bytes_max)?;
         let cluster = self.link.broker().cluster_info();
         let options = &self.link.shared.options;
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);

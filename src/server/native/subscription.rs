@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::AbortHandle;
@@ -22,7 +23,7 @@ use crate::protocol::native::{
     ErrorAnswer, ErrorDetail, Frame, batches, credit, pause, resume, seek, subscribe,
     subscription_end, unsubscribe,
 };
-use crate::types::{ErrorCode, Offset};
+use crate::types::{ErrorCode, GroupId, Offset, TopicName};
 
 /// The subscriptions of one connection, by the number the client gave.
 pub(super) struct Subscriptions {
@@ -44,7 +45,9 @@ impl Drop for Open {
 
 struct Subscription {
     number: u32,
+    topic: TopicName,
     partition: Arc<PartitionHandle>,
+    group: Option<GroupId>,
     state: Mutex<State>,
     /// Credit, position or pause changed.
     changed: Notify,
@@ -92,7 +95,9 @@ impl Subscriptions {
         let first = Credit { epoch: 0, bytes_to: request.bytes_to, records_to: request.records_to };
         let subscription = Arc::new(Subscription {
             number: request.subscription,
+            topic: topic.name().clone(),
             partition,
+            group: request.group.clone(),
             state: Mutex::new(State {
                 credit: SubscriptionCredit::new(first),
                 position: request.from,
@@ -203,6 +208,13 @@ async fn pump(link: Arc<Link>, subscription: Arc<Subscription>) {
                 continue;
             }
         }
+        if let Some(wait) = subscription.quota_wait(&link) {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = subscription.changed.notified() => {}
+            }
+            continue;
+        }
         let pushed = push(&link, &subscription, turn).await;
         if let Err(error) = pushed {
             return subscription.end(&link, turn.epoch, error);
@@ -215,7 +227,8 @@ async fn push(link: &Link, subscription: &Subscription, turn: Turn) -> Result<()
     let options = &link.shared.options;
     let room = link.frame_bytes_max() as usize - BATCHES_BYTES;
     let wanted = usize::try_from(turn.budget.bytes).unwrap_or(usize::MAX);
-    let wanted = wanted.min(options.push_bytes).min(room).max(1);
+    let allowed = subscription.quota_allowance(link);
+    let wanted = wanted.min(options.push_bytes).min(room).min(allowed).max(1);
     let units = wanted.min(options.push_queue_bytes).div_ceil(1024);
     let units = u32::try_from(units).unwrap_or(u32::MAX);
     let Ok(permit) = Arc::clone(&link.push_room).acquire_many_owned(units).await else {
@@ -225,6 +238,8 @@ async fn push(link: &Link, subscription: &Subscription, turn: Turn) -> Result<()
     subscription.queue(link, turn, fetched, permit)
 }
 
+/// Longest wait for a quota without asking it again.
+const QUOTA_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Header and control part of BATCHES.
 const BATCHES_BYTES: usize = 128;
 
@@ -286,6 +301,7 @@ impl Subscription {
         let bytes = fetched.size_bytes();
         state.credit.sent(bytes as u64, records(turn.from, &fetched));
         state.position = fetched.next_offset;
+        self.charge(link, bytes as u64, records(turn.from, &fetched));
         let (sent_bytes, sent_records) = state.credit.sent_totals();
         let notice = batches::Request {
             subscription: self.number,
@@ -298,6 +314,28 @@ impl Subscription {
         let mut frame = Vec::with_capacity(BATCHES_BYTES);
         batches::encode(&mut frame, &notice, u32::try_from(bytes).unwrap_or(u32::MAX));
         link.batches(frame, fetched.data, Box::new(permit))
+    }
+
+    /// How long quotas keep it from reading, when they do.
+    fn quota_wait(&self, link: &Link) -> Option<Duration> {
+        let now = link.broker().monotonic();
+        let refusal = link.flow()?.fetch_wait(&self.topic, self.group.as_ref(), now)?;
+        // A quota may be edited: it is asked again after this long at the latest.
+        Some(refusal.wait().unwrap_or(QUOTA_WAIT_MAX).min(QUOTA_WAIT_MAX))
+    }
+
+    fn quota_allowance(&self, link: &Link) -> usize {
+        let now = link.broker().monotonic();
+        let allowed =
+            link.flow().map(|flow| flow.fetch_allowance(&self.topic, self.group.as_ref(), now));
+        allowed.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
+    }
+
+    fn charge(&self, link: &Link, bytes: u64, records: u64) {
+        if let Some(flow) = link.flow() {
+            let now = link.broker().monotonic();
+            flow.charge_fetch(&self.topic, self.group.as_ref(), bytes, records, now);
+        }
     }
 
     /// Tells the client why nothing more comes.

@@ -10,7 +10,7 @@
 //!   limit of `<default>` itself, all together.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use super::limit::Limit;
 use super::table::Step;
 use super::{Chain, QuotaTable, Scope, Subject};
 use crate::broker::flow::{Cause, Names, UNLIMITED};
-use crate::types::{Class, QuotaEntity, QuotaMode, QuotaUse, Resource, TopicName};
+use crate::types::{
+    Class, QuotaDescription, QuotaEntity, QuotaLimits, QuotaMode, QuotaUse, Resource, TopicName,
+};
 
 /// Sizes of quotas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct QuotaTree {
     options: QuotaOptions,
     names: Arc<Names>,
     generation: AtomicU64,
+    /// Whether there is any record.
+    used: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -60,13 +64,15 @@ struct State {
 impl QuotaTree {
     /// Quotas as they are at the start.
     pub fn new(options: QuotaOptions, names: Arc<Names>, table: QuotaTable) -> QuotaTree {
+        let used = AtomicBool::new(table.records().next().is_some());
         let state = Mutex::new(State { table, ..State::default() });
-        QuotaTree { options, names, generation: AtomicU64::new(0), state }
+        QuotaTree { options, names, generation: AtomicU64::new(0), used, state }
     }
 
     /// Puts an edited table in force.
     pub fn replace(&self, table: QuotaTable, now: Duration) {
         let mut state = self.state();
+        self.used.store(table.records().next().is_some(), Ordering::Release);
         state.table = table;
         let State { table, limits, forgotten } = &mut *state;
         for ((entity, resource), limit) in limits.iter() {
@@ -78,6 +84,29 @@ impl QuotaTree {
         let records = |key: &Key| table.records().any(|(entity, _)| *entity == key.0);
         forgotten.retain(|key, _| records(key));
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether nobody is limited: one load.
+    pub fn is_unused(&self) -> bool {
+        !self.used.load(Ordering::Acquire)
+    }
+
+    /// All quotas, by entity, or that of one, with the limits made for them.
+    pub fn describe(&self, entity: Option<&QuotaEntity>) -> Vec<QuotaDescription> {
+        let uses = self.report();
+        let state = self.state();
+        let wanted = |record: &QuotaEntity| entity.is_none_or(|entity| entity == record);
+        let records = state.table.records().filter(|(record, _)| wanted(record));
+        let describe = |(record, limits): (&QuotaEntity, &QuotaLimits)| {
+            let governs = |key: &QuotaEntity| {
+                state.table.governing(key).is_some_and(|(governing, _)| governing == *record)
+            };
+            let used = uses.iter().filter(|used| governs(&used.entity)).cloned().collect();
+            QuotaDescription { entity: record.clone(), limits: limits.clone(), used }
+        };
+        let mut described: Vec<_> = records.map(describe).collect();
+        described.sort_by(|a, b| a.entity.cmp(&b.entity));
+        described
     }
 
     /// All limits of a subject. For connections, topics and groups when they are first met and

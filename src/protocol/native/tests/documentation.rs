@@ -117,6 +117,7 @@ fn examples() -> String {
         min_bytes: 1,
         max_bytes: 1 << 20,
         partitions: vec![read],
+        group: None,
     };
     let mut builder = BatchBuilder::new(BuilderOptions::default());
     let timestamp = Timestamp(1_700_000_000_000);
