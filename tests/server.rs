@@ -11,5 +11,6 @@ mod server {
     mod memory;
     mod order;
     mod peer;
+    mod quotas;
     mod requests;
 }

@@ -43,7 +43,8 @@ pub fn exit_of(code: ErrorCode) -> Exit {
         | E::TopicExists
         | E::PartitionNotFound
         | E::OffsetOutOfRange
-        | E::GroupNotFound => Exit::NotFound,
+        | E::GroupNotFound
+        | E::QuotaNotFound => Exit::NotFound,
         E::Unreachable | E::ConnectionLost | E::AddressInUse | E::DataDirLocked | E::Draining => {
             Exit::Unavailable
         }

@@ -7,12 +7,13 @@ use super::{ClientError, StartAt};
 use crate::protocol::native::list_offsets::{self, Found, OffsetSpec, Query};
 use crate::protocol::native::{
     ErrorAnswer, cluster_info, group_committed, group_delete, group_describe, group_list,
-    group_reset, partitions_add, pressure, topic_alter, topic_create, topic_delete, topic_describe,
-    topic_list, trim,
+    group_reset, partitions_add, pressure, quota_delete, quota_list, quota_set, topic_alter,
+    topic_create, topic_delete, topic_describe, topic_list, trim,
 };
 use crate::types::{
     ClusterInfo, GroupDescription, GroupId, GroupListing, Offset, OffsetReset, PartitionId,
-    PressureReport, TopicDescription, TopicId, TopicName, TopicPartition,
+    PressureReport, QuotaDescription, QuotaEntity, QuotaError, QuotaLimits, TopicDescription,
+    TopicId, TopicName, TopicPartition,
 };
 
 pub use crate::protocol::native::group_reset::Move;
@@ -253,6 +254,44 @@ impl Admin {
         };
         Ok(answer.offsets.into_iter().filter_map(known).collect())
     }
+}
+
+/// Quotas.
+impl Admin {
+    /// Changes settings of an entity's quota and makes it when there is none; says what all its
+    /// settings are then. `settings` are names and values as `QuotaLimits::set` takes them.
+    pub async fn set_quota(
+        &self,
+        entity: &QuotaEntity,
+        settings: &[(String, String)],
+        run: Run,
+    ) -> Result<QuotaLimits, ClientError> {
+        let (entity, settings) = (entity.to_string(), settings.to_vec());
+        let request = quota_set::Request { entity, settings, dry_run: dry(run) };
+        let answer = self.core.call(&request).await?;
+        quota_set::limits_of(&answer.settings).map_err(not_understood)
+    }
+
+    /// Removes an entity's quota.
+    pub async fn delete_quota(&self, entity: &QuotaEntity, run: Run) -> Result<(), ClientError> {
+        let request = quota_delete::Request { entity: entity.to_string(), dry_run: dry(run) };
+        self.core.call(&request).await.map(|_| ())
+    }
+
+    /// All quotas, by entity, or that of one, with what is used of them now.
+    pub async fn quotas(
+        &self,
+        entity: Option<&QuotaEntity>,
+    ) -> Result<Vec<QuotaDescription>, ClientError> {
+        let request = quota_list::Request { entity: entity.map(ToString::to_string) };
+        let answer = self.core.call_again(&request).await?;
+        let quotas = answer.quotas.iter().map(QuotaDescription::try_from);
+        quotas.collect::<Result<_, _>>().map_err(not_understood)
+    }
+}
+
+fn not_understood(error: QuotaError) -> ClientError {
+    ClientError::Protocol(error.to_string())
 }
 
 /// The broker.

@@ -104,8 +104,8 @@ error_codes! {
         "The records were trimmed or expired, or never written. Start from `start` or `end`, or see stoplog topic describe NAME."
     205 CorruptRange Corrupt "Stored records in this range are damaged."
         "Records before and after are readable: go on at the offset the error names. Then run stoplog verify DIR."
-    206 TooManyTopics Invalid "The limit on topics or partitions is reached."
-        "Delete what is not used, or raise limits.partitions_max."
+    206 TooManyTopics Invalid "The limit on topics, partitions or quotas is reached."
+        "Delete what is not used, or raise limits.partitions_max or limits.quotas_max."
 
     // 03xx: produce
     301 InvalidBatch Invalid "The record batch is malformed."
@@ -142,6 +142,8 @@ error_codes! {
         "Reconnect after it is back; what was acknowledged is safe."
     411 MetadataRate Throttle "Topics, partitions or quotas are changed too often."
         "Nothing was changed. Wait as long as retry_after says; stoplog quota ls shows the limit."
+    413 QuotaNotFound NotFound "The entity has no quota of its own."
+        "stoplog quota ls shows all quotas; stoplog quota set ENTITY KEY=VALUE makes one."
 
     // 05xx: groups
     501 GroupNotFound NotFound "No group has this name."

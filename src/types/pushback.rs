@@ -228,6 +228,9 @@ impl Pushback {
 impl fmt::Display for Pushback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} of {} {}", self.code.name(), self.observed, self.limit, self.unit)?;
+        if !self.limit_id.is_empty() {
+            write!(f, " ({})", self.limit_id)?;
+        }
         if self.retry_after_ms > 0 {
             write!(f, "; try again in {} ms", self.retry_after_ms)?;
         }

@@ -288,6 +288,15 @@ impl Resource {
     }
 }
 
+impl FromStr for Resource {
+    type Err = QuotaError;
+
+    fn from_str(name: &str) -> Result<Resource, QuotaError> {
+        let known = Resource::ALL.into_iter().find(|resource| resource.name() == name);
+        known.ok_or_else(|| QuotaError::UnknownKey { key: name.to_owned() })
+    }
+}
+
 impl QuotaEntity {
     /// Whether a limit of this resource means something here. Stored bytes belong to topics, not
     /// to whoever wrote them; nobody connects to a topic; a group only reads.
@@ -400,9 +409,7 @@ impl QuotaLimits {
                 };
             }
             _ => {
-                let resource = Resource::ALL.into_iter().find(|r| r.name() == key);
-                let resource =
-                    resource.ok_or_else(|| QuotaError::UnknownKey { key: key.to_owned() })?;
+                let resource: Resource = key.parse()?;
                 match amount(resource, value).map_err(refuse)? {
                     Some(limit) => self.limits.insert(resource, limit),
                     None => self.limits.remove(&resource),

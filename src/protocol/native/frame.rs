@@ -141,6 +141,9 @@ frame_types! {
     70 GroupReset Never "Moves an empty group's committed offsets, or says where it would."
     80 Pressure Never "What limits whom, right now."
     81 ClusterInfo Never "Ids, addresses and version of the broker."
+    82 QuotaSet Never "Changes settings of a quota, or makes it."
+    83 QuotaDelete Never "Removes a quota."
+    84 QuotaList Never "Quotas with what is used of them now."
 }
 
 impl FrameType {

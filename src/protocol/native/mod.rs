@@ -41,6 +41,9 @@ pub mod producer_init;
 pub mod publisher_close;
 pub mod publisher_open;
 pub mod pushback;
+pub mod quota_delete;
+pub mod quota_list;
+pub mod quota_set;
 pub mod resume;
 pub mod seek;
 pub mod subscribe;
@@ -72,7 +75,7 @@ pub const VERSION_MAX: u16 = 1;
 macro_rules! every_frame {
     ($run:ident) => {
         $run! {
-            calls: [hello ping metadata topic_create topic_delete topic_alter partitions_add topic_describe topic_list producer_init publisher_open publisher_close produce fetch subscribe unsubscribe seek pause resume list_offsets trim group_heartbeat group_commit group_committed group_describe group_list group_delete group_reset pressure cluster_info];
+            calls: [hello ping metadata topic_create topic_delete topic_alter partitions_add topic_describe topic_list producer_init publisher_open publisher_close produce fetch subscribe unsubscribe seek pause resume list_offsets trim group_heartbeat group_commit group_committed group_describe group_list group_delete group_reset pressure cluster_info quota_set quota_delete quota_list];
             notices: [goodbye grant want pushback credit batches subscription_end];
         }
     };

@@ -4,7 +4,7 @@
 use crate::broker::groups::GroupError;
 use crate::broker::{
     AlterTopicError, CommitError, CreateTopicError, DeleteTopicError, FetchError,
-    InitProducerError, ProduceError, TrimError,
+    InitProducerError, ProduceError, QuotaChangeError, TrimError,
 };
 use crate::protocol::native::{ErrorAnswer, ErrorDetail};
 use crate::types::{ConfigError, ErrorCode, Pushback};
@@ -137,6 +137,18 @@ impl ToAnswer for DeleteTopicError {
                 ErrorAnswer::new(ErrorCode::TopicNotFound, self.to_string())
             }
             DeleteTopicError::Commit(error) => error.to_answer(),
+        }
+    }
+}
+
+impl ToAnswer for QuotaChangeError {
+    fn to_answer(&self) -> ErrorAnswer {
+        let answer = |code| ErrorAnswer::new(code, self.to_string());
+        match self {
+            QuotaChangeError::Quota(_) => answer(ErrorCode::InvalidConfig),
+            QuotaChangeError::NotFound(_) => answer(ErrorCode::QuotaNotFound),
+            QuotaChangeError::Limit { .. } => answer(ErrorCode::TooManyTopics),
+            QuotaChangeError::Commit(error) => error.to_answer(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod groups;
 mod info;
 mod link;
 mod publish;
+mod quotas;
 mod session;
 mod subscription;
 mod topics;

@@ -14,7 +14,7 @@ use super::error::invalid;
 use super::link::Link;
 use super::publish::Publishers;
 use super::subscription::Subscriptions;
-use super::{SOFTWARE, fetch, groups, info, publish, topics};
+use super::{SOFTWARE, fetch, groups, info, publish, quotas, topics};
 use crate::protocol::native::{
     Call, ErrorAnswer, ErrorDetail, Frame, FrameLimits, FrameType, VERSION_MAX, VERSION_MIN, hello,
     ping,
@@ -175,6 +175,9 @@ impl Session {
             T::ProducerInit => self.later(&frame, info::init_producer),
             T::Pressure => self.later(&frame, info::pressure),
             T::ClusterInfo => self.later(&frame, info::cluster_info),
+            T::QuotaSet => self.later(&frame, quotas::set),
+            T::QuotaDelete => self.later(&frame, quotas::delete),
+            T::QuotaList => self.later(&frame, quotas::list),
             T::GroupHeartbeat => self.later(&frame, groups::heartbeat),
             T::GroupCommit => self.later(&frame, groups::commit),
             T::GroupCommitted => self.later(&frame, groups::committed),

@@ -1,0 +1,96 @@
+//! Quotas on the wire.
+
+use stoplog::protocol::native::{FrameType, pushback, quota_delete, quota_list, quota_set};
+use stoplog::server::ServerOptions;
+use stoplog::types::{
+    Acks, Effects, ErrorCode, Pushback, PushbackCode, QuotaDescription, Resource, TopicId,
+};
+
+use super::peer::{Peer, Site, batch};
+
+fn set(entity: &str, key: &str, value: &str) -> quota_set::Request {
+    let settings = vec![(key.to_owned(), value.to_owned())];
+    quota_set::Request { entity: entity.to_owned(), settings, dry_run: false }
+}
+
+fn delete(entity: &str) -> quota_delete::Request {
+    quota_delete::Request { entity: entity.to_owned(), dry_run: false }
+}
+
+async fn described(peer: &mut Peer, entity: &str) -> QuotaDescription {
+    let request = quota_list::Request { entity: Some(entity.to_owned()) };
+    let listed = peer.call(&request).await.expect("listed");
+    assert_eq!(listed.quotas.len(), 1);
+    QuotaDescription::try_from(&listed.quotas[0]).expect("a quota")
+}
+
+async fn refusal(peer: &mut Peer, topic: TopicId) -> Pushback {
+    let correlation = peer.produce((topic, 0), Acks::Topic, &batch(&[b"x"])).await;
+    let frame = peer.answer_to(correlation).await;
+    assert_eq!(frame.frame_type, FrameType::Pushback);
+    frame.decode::<pushback::Request>().expect("it decodes").pushback
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_set_refuses_by_name_is_listed_and_removed() {
+    let site = Site::start().await;
+    let topic = site.topic("orders", 1).await;
+    let mut peer = site.peer().await;
+    let answer = peer.call(&set("client/peer", "produce_bytes", "1/s")).await.expect("set");
+    assert_eq!(answer.settings, [("produce_bytes".to_owned(), "1".to_owned())]);
+    // More than the smallest burst: at one byte a second it owes for days.
+    let large = batch(&[&vec![7; 600_000]]);
+    for _ in 0..2 {
+        peer.produced((topic, 0), &large).await.expect("the burst");
+    }
+    let refused = refusal(&mut peer, topic).await;
+    assert_eq!((refused.code, refused.effects), (PushbackCode::ThrottledRate, Effects::None));
+    assert_eq!(refused.limit_id, "quota:client/peer");
+    let used = described(&mut peer, "client/peer").await.used.remove(0);
+    assert_eq!((used.resource, used.limit, used.refused), (Resource::ProduceBytes, 1, 1));
+    peer.call(&delete("client/peer")).await.expect("removed");
+    peer.produced((topic, 0), &large).await.expect("no quota any more");
+    let all = peer.call(&quota_list::Request { entity: None }).await.expect("told");
+    assert!(all.quotas.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_add_up_and_a_dry_run_changes_nothing() {
+    let site = Site::start().await;
+    let mut peer = site.peer().await;
+    peer.call(&set("topic/o*", "produce_bytes", "1MiB")).await.expect("set");
+    let both = peer.call(&set("topic/o*", "weight", "300")).await.expect("set").settings;
+    let names: Vec<_> = both.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(names, ["produce_bytes", "weight"]);
+    let dry = quota_set::Request { dry_run: true, ..set("topic/o*", "produce_bytes", "none") };
+    assert_eq!(peer.call(&dry).await.expect("it would work").settings.len(), 1);
+    let dry = quota_delete::Request { dry_run: true, ..delete("topic/o*") };
+    peer.call(&dry).await.expect("it would work");
+    assert_eq!(described(&mut peer, "topic/o*").await.limits.entries().len(), 2);
+    peer.call(&set("topic/o*", "produce_bytes", "none")).await.expect("set");
+    assert_eq!(described(&mut peer, "topic/o*").await.limits.entries().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_quotas_are_refused_by_code() {
+    let options = ServerOptions::default();
+    let site = Site::of(options, |broker| broker.limits.quotas_max = 1).await;
+    let mut peer = site.peer().await;
+    for bad in [
+        set("shop", "produce_bytes", "1"),
+        set("client/shop", "bytes", "1"),
+        set("client/shop", "produce_bytes", "fast"),
+        set("client/shop", "storage_bytes", "1GiB"),
+    ] {
+        let refused = peer.call(&bad).await.expect_err("it does not fit");
+        assert_eq!(refused.code, ErrorCode::InvalidConfig, "{bad:?}");
+    }
+    let unknown = peer.call(&delete("client/shop")).await.expect_err("there is none");
+    assert_eq!(unknown.code, ErrorCode::QuotaNotFound);
+    let unknown = quota_list::Request { entity: Some("client/shop".to_owned()) };
+    let unknown = peer.call(&unknown).await.expect_err("there is none");
+    assert_eq!(unknown.code, ErrorCode::QuotaNotFound);
+    peer.call(&set("client/shop", "requests", "1000")).await.expect("the only one");
+    let more = peer.call(&set("client/other", "requests", "1000")).await.expect_err("the second");
+    assert_eq!(more.code, ErrorCode::TooManyTopics);
+}
