@@ -37,7 +37,8 @@ pub enum Side {
 pub struct BacklogGauge {
     group: GroupId,
     cause: CauseId,
-    severity: Severity,
+    /// Whether outsiders are told to come back rather than refused.
+    holds: AtomicBool,
     counting: AtomicBool,
     /// The first unread record is too old.
     late: AtomicBool,
@@ -99,7 +100,7 @@ impl BacklogGauge {
         Arc::new(BacklogGauge {
             group,
             cause,
-            severity,
+            holds: AtomicBool::new(severity == Severity::Hold),
             counting: AtomicBool::new(false),
             late: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -154,6 +155,11 @@ impl BacklogGauge {
         Mark { records: written(&self.records), bytes: written(&self.bytes) }
     }
 
+    /// See [`BacklogGauge::new`].
+    pub(super) fn set_severity(&self, severity: Severity) {
+        self.holds.store(severity == Severity::Hold, Ordering::Relaxed);
+    }
+
     /// No lag counts.
     pub(super) fn open(&self) {
         self.counting.store(false, Ordering::Release);
@@ -174,7 +180,8 @@ impl BacklogGauge {
 
     fn refusal(&self, ledger: &Ledger, wait: Duration, side: Option<Side>) -> Pushback {
         self.refused.store(true, Ordering::Relaxed);
-        let severity = if side == Some(Side::Inside) { Severity::Reject } else { self.severity };
+        let holds = self.holds.load(Ordering::Relaxed) && side != Some(Side::Inside);
+        let severity = if holds { Severity::Hold } else { Severity::Reject };
         let limit_id = format!("backlog:{}", self.group);
         let wait = wait.clamp(RETRY_MIN, RETRY_MAX);
         Pushback {

@@ -21,7 +21,7 @@ use super::drain::CommitRate;
 use super::gauge::{BacklogGauge, Found, Mark};
 use super::lag::{Lag, LagRing};
 use crate::broker::flow::UNLIMITED;
-use crate::types::TopicPartition;
+use crate::types::{Offset, Severity, TopicPartition};
 
 /// A record that was read waits for the commit too, so a little less than the time is handed out.
 const AGE_PERCENT: u128 = 95;
@@ -79,18 +79,19 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// What a group has made of a topic whose partitions have these rings. A partition the group
-    /// never committed does not count: where it starts to read is known to nobody but itself.
+    /// What a group has made of a topic whose partitions begin here and have these rings. What is
+    /// deleted is no lag; nor is a partition the group never committed, for where it starts to
+    /// read is known to nobody but itself.
     pub fn of<'a>(
         seen: &GroupSeen,
-        partitions: impl IntoIterator<Item = (TopicPartition, &'a LagRing)>,
+        partitions: impl IntoIterator<Item = (TopicPartition, Offset, &'a LagRing)>,
         now: Duration,
     ) -> Progress {
         let mut progress =
             Progress { members: seen.members, rewinds: seen.rewinds, ..Progress::default() };
-        for (part, ring) in partitions {
+        for (part, start, ring) in partitions {
             let Some(committed) = seen.offsets.get(&part) else { continue };
-            progress.lag = progress.lag.and(ring.lag(*committed, now));
+            progress.lag = progress.lag.and(ring.lag(start.max(*committed), now));
             let offset = u64::try_from(committed.0).unwrap_or(0);
             progress.committed = progress.committed.saturating_add(offset);
         }
@@ -104,6 +105,8 @@ pub struct Backlog {
     rules: BacklogRules,
     options: BacklogOptions,
     phase: Phase,
+    /// Not looked at since the start of the broker.
+    resumed: bool,
     rewinds: u64,
     absent_since: Option<Duration>,
     rate: CommitRate,
@@ -111,17 +114,32 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// A limit that was just set, or a broker that just started.
+    /// A limit that was just set.
     pub fn new(rules: BacklogRules, options: BacklogOptions, gauge: Arc<BacklogGauge>) -> Backlog {
         Backlog {
             rules,
             options,
             phase: Phase::CatchingUp,
+            resumed: false,
             rewinds: 0,
             absent_since: None,
             rate: CommitRate::default(),
             gauge,
         }
+    }
+
+    /// A limit that was there before the broker started. A group that is not further behind than
+    /// it could be while its lag counted is taken to have been below: a restart opens no gate. One
+    /// that is further behind was catching up.
+    #[must_use]
+    pub fn resumed(self) -> Backlog {
+        Backlog { resumed: true, ..self }
+    }
+
+    /// Changes the limit; whether the lag counts stays as it is.
+    pub fn set_rules(&mut self, rules: BacklogRules, severity: Severity) {
+        self.rules = rules;
+        self.gauge.set_severity(severity);
     }
 
     /// Where it stands.
@@ -142,14 +160,19 @@ impl Backlog {
     /// Takes what was found after `mark` was made. Returns the change of phase, if there is one.
     pub fn tick(&mut self, now: Duration, mark: Mark, seen: &Progress) -> Option<(Phase, Phase)> {
         let before = self.phase;
+        let resumed = std::mem::take(&mut self.resumed);
         if seen.rewinds != self.rewinds {
             self.rewinds = seen.rewinds;
-            self.rate.forget();
-            self.phase = Phase::CatchingUp;
+            if !resumed {
+                self.rate.forget();
+                self.phase = Phase::CatchingUp;
+            }
         }
         self.rate.note(seen.committed, seen.lag.records > 0, now);
         self.presence(now, seen.members);
-        if self.phase == Phase::CatchingUp && seen.members > 0 && self.below(&seen.lag, 100) {
+        let percent = if resumed { 101 + u64::from(self.options.insider_percent) } else { 100 };
+        let present = seen.members > 0 || (resumed && seen.committed > 0);
+        if self.phase == Phase::CatchingUp && present && self.below(&seen.lag, percent) {
             self.phase = Phase::Armed;
         }
         match self.phase {

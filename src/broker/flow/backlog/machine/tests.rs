@@ -69,6 +69,35 @@ fn a_deploy_does_not_open_the_gate_and_a_dead_group_does() {
 }
 
 #[test]
+fn a_restart_opens_no_gate_and_arms_no_replay() {
+    let resumed = |lag: Progress| {
+        let mut backlog = backlog(records(100), Severity::Hold).resumed();
+        tick(&mut backlog, ms(0), lag);
+        backlog
+    };
+    let full = resumed(progress(110, 1));
+    assert_eq!(full.phase(), Phase::Binding);
+    assert!(full.gauge().admit(1, 1, Side::Outside).is_err());
+    let was_reset = Progress { rewinds: 4, committed: 9, ..progress(50, 0) };
+    assert_eq!(resumed(was_reset).phase(), Phase::Armed, "resets of an earlier life");
+    assert_eq!(resumed(progress(0, 0)).phase(), Phase::CatchingUp, "a group nobody ever saw");
+    let mut replay = resumed(progress(5_000, 1));
+    assert_eq!(replay.phase(), Phase::CatchingUp);
+    tick(&mut replay, ms(100), progress(110, 1));
+    assert_eq!(replay.phase(), Phase::CatchingUp, "only the first look is lenient");
+}
+
+#[test]
+fn an_edited_limit_counts_at_once() {
+    let mut backlog = backlog(records(100), Severity::Hold);
+    tick(&mut backlog, ms(0), progress(50, 1));
+    backlog.set_rules(records(20), Severity::Reject);
+    tick(&mut backlog, ms(100), progress(50, 1));
+    let told = backlog.gauge().admit(1, 1, Side::Outside).expect_err("50 of 20");
+    assert_eq!((told.severity, told.limit), (Severity::Reject, 20));
+}
+
+#[test]
 fn a_refusal_names_the_group_and_when_there_will_be_room() {
     let mut backlog = backlog(records(100), Severity::Hold);
     for second in 0..4u64 {
@@ -128,7 +157,7 @@ fn a_batch_above_the_limit_passes_when_all_is_read_and_nothing_is_under_way() {
 }
 
 #[test]
-fn progress_adds_partitions_up_and_leaves_out_those_never_committed() {
+fn progress_adds_up_partitions_that_were_committed_from_where_they_begin() {
     let topic = TopicId::from_bytes([7; 16]);
     let part = |number| TopicPartition { topic, partition: PartitionId(number) };
     let ring = |end: i64| {
@@ -138,14 +167,17 @@ fn progress_adds_partitions_up_and_leaves_out_those_never_committed() {
         ring
     };
     let rings = [ring(100), ring(50), ring(9_999)];
+    let starts = [Offset(10), Offset(20), Offset(0)];
+    let partitions =
+        (0u32..).zip(starts).zip(&rings).map(|((n, start), ring)| (part(n), start, ring));
     let seen = GroupSeen {
         members: 3,
         offsets: [(part(0), Offset(80)), (part(1), Offset(0))].into(),
         ..GroupSeen::default()
     };
-    let progress = Progress::of(&seen, (0u32..).map(part).zip(&rings), ms(2_000));
-    assert_eq!((progress.lag.records, progress.lag.bytes), (70, 700));
-    assert_eq!((progress.lag.age, progress.committed, progress.members), (ms(2_000), 80, 3));
+    let progress = Progress::of(&seen, partitions, ms(2_000));
+    assert_eq!((progress.lag.records, progress.lag.bytes), (50, 500));
+    assert_eq!((progress.lag.age, progress.committed, progress.members), (ms(1_600), 80, 3));
 }
 
 #[test]
