@@ -16,6 +16,9 @@ use crate::types::{Durability, Offset};
 
 use super::{Active, Blocked, Indexed, PartitionLog, Round, SnapshotState};
 
+/// In pieces of the index; a segment of the usual size is full before.
+const UNSYNCED_PIECES: u64 = 4;
+
 impl PartitionLog {
     /// The offset before which everything is durable.
     pub(super) fn durable_end(&self) -> Offset {
@@ -85,8 +88,15 @@ impl PartitionLog {
         let wanted = self.acks.wanted().is_some_and(|end| end > active.durable.next_offset)
             || self.options.durability == Durability::Fsync
             || self.orders.wants_commit(active.durable.next_offset)
+            || active.tail.position - active.durable.position >= self.unsynced_max()
             || self.is_lease_low(active);
         (unsynced && wanted) || self.commit_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Bytes of one segment that are left to the operating system at most: an unclean start reads
+    /// what lies behind the index, and that is written on beside commits.
+    fn unsynced_max(&self) -> u64 {
+        self.dir.options.index_flush_bytes.saturating_mul(UNSYNCED_PIECES)
     }
 
     /// When a commit is due that nobody waits for.
