@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::{
     bench, completions, config, consume, demo, doctor, dump, explain, group, inspect, load,
-    pressure, produce, serve, topic, verify,
+    pressure, produce, quota, serve, topic, verify,
 };
 
 const EXIT_CODES: &str = "\
@@ -59,6 +59,8 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Show what limits whom, right now.
     Pressure(pressure::PressureArgs),
+    /// Set, list, describe and remove quotas: who may use how much.
+    Quota(quota::QuotaArgs),
     /// Print what one file of a data directory says.
     Inspect(inspect::InspectArgs),
     /// Check a data directory: read-only without --repair.

@@ -26,6 +26,7 @@ mod position;
 mod pressure;
 mod produce;
 mod publish;
+mod quota;
 mod record_format;
 #[cfg(test)]
 mod reference;
@@ -72,6 +73,7 @@ fn dispatch(command: Command, out: &mut Output) -> CommandResult {
         Command::Dump(args) => dump::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::Pressure(args) => pressure::run(&args, out),
+        Command::Quota(args) => quota::run(&args, out),
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),

@@ -129,16 +129,16 @@ pub(super) fn really(dry_run: bool) -> Run {
 }
 
 /// `key=value` pairs, taken apart; the broker checks what they say.
-fn settings(pairs: &[String]) -> Result<Vec<(String, String)>, Failure> {
+pub(super) fn settings(pairs: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let split = |pair: &String| {
         let parts = pair.split_once('=').map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()));
-        parts.ok_or_else(|| Failure::usage(format!("--set {pair:?}: write KEY=VALUE")))
+        parts.ok_or_else(|| Failure::usage(format!("{pair:?}: write KEY=VALUE")))
     };
     pairs.iter().map(split).collect()
 }
 
 /// A wrong setting is a wrong command line.
-fn as_usage(failure: Failure) -> Failure {
+pub(super) fn as_usage(failure: Failure) -> Failure {
     if failure.code() == Some(ErrorCode::InvalidConfig) {
         return failure.exit_with(Exit::Usage);
     }

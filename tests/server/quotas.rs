@@ -1,12 +1,14 @@
 //! Quotas on the wire.
 
-use stoplog::protocol::native::{FrameType, pushback, quota_delete, quota_list, quota_set};
+use stoplog::protocol::native::{
+    FrameType, pushback, quota_delete, quota_list, quota_set, topic_create, topic_list,
+};
 use stoplog::server::ServerOptions;
 use stoplog::types::{
     Acks, Effects, ErrorCode, Pushback, PushbackCode, QuotaDescription, Resource, TopicId,
 };
 
-use super::peer::{Peer, Site, batch};
+use super::peer::{Peer, Site, batch, greeting};
 
 fn set(entity: &str, key: &str, value: &str) -> quota_set::Request {
     let settings = vec![(key.to_owned(), value.to_owned())];
@@ -93,4 +95,42 @@ async fn bad_quotas_are_refused_by_code() {
     peer.call(&set("client/shop", "requests", "1000")).await.expect("the only one");
     let more = peer.call(&set("client/other", "requests", "1000")).await.expect_err("the second");
     assert_eq!(more.code, ErrorCode::TooManyTopics);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_partitions_are_counted_and_the_way_out_is_free() {
+    let site = Site::start().await;
+    let mut peer = site.peer().await;
+    peer.call(&set("client/peer", "partition_mutations", "1/s")).await.expect("set");
+    let create = |name: &str, partitions| topic_create::Request {
+        name: name.parse().expect("a name"),
+        partitions,
+        settings: Vec::new(),
+        dry_run: false,
+    };
+    peer.call(&create("large", 1_000)).await.expect("the burst, and a debt");
+    let refused = peer.call(&create("small", 1)).await.expect_err("it owes");
+    assert_eq!(refused.code, ErrorCode::MetadataRate);
+    let told = refused.pushback.expect("by a limit");
+    assert_eq!(told.limit_id, "quota:client/peer");
+    assert!(told.retry_after_ms > 100_000, "{told}");
+    peer.call(&set("client/peer", "requests", "0")).await.expect("set");
+    let list = topic_list::Request {};
+    let refused = peer.call(&list).await.expect_err("none is allowed");
+    assert_eq!(refused.code, ErrorCode::ThrottledRate);
+    peer.call(&delete("client/peer")).await.expect("never counted");
+    peer.call(&list).await.expect("no quota any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_as_many_connections_as_its_quota() {
+    let site = Site::start().await;
+    let mut first = site.peer().await;
+    first.call(&set("client/peer", "connections", "2")).await.expect("set");
+    let second = site.peer().await;
+    let third = site.peer().await;
+    let mut fourth = Peer::connect(site.address()).await;
+    let refused = fourth.call(&greeting()).await.expect_err("two came since the quota");
+    assert_eq!(refused.code, ErrorCode::ConnLimit);
+    drop((second, third));
 }

@@ -87,7 +87,7 @@ impl ConnectionFlow {
         if connection.is_unlimited() && of_topic.is_unlimited() {
             return Ok(None);
         }
-        let cost = Cost { bytes, records: records(), ..Cost::default() };
+        let cost = Cost { bytes, records: records(), requests: 1, ..Cost::default() };
         let mut charged = Charged {
             chains: Vec::new(),
             cost,

@@ -77,6 +77,13 @@ impl Link {
         Ok(())
     }
 
+    /// Takes from its quotas what a request costs beside its bytes.
+    pub(super) fn charge(&self, cost: &Cost) -> Result<(), ErrorAnswer> {
+        let Some(flow) = self.flow() else { return Ok(()) };
+        let charged = flow.charge(cost, self.broker().monotonic());
+        charged.map_err(|refusal| refusal.pushback().into())
+    }
+
     /// What limits it; nothing of its own before HELLO.
     pub(super) fn flow(&self) -> Option<&ConnectionFlow> {
         self.greeting.get().map(|greeting| &greeting.flow)

@@ -15,6 +15,7 @@ use super::link::Link;
 use super::publish::Publishers;
 use super::subscription::Subscriptions;
 use super::{SOFTWARE, fetch, groups, info, publish, quotas, topics};
+use crate::broker::flow::Cost;
 use crate::protocol::native::{
     Call, ErrorAnswer, ErrorDetail, Frame, FrameLimits, FrameType, VERSION_MAX, VERSION_MIN, hello,
     ping,
@@ -239,6 +240,11 @@ impl Session {
             Ok(request) => request,
             Err(error) => return refuse(error.into()),
         };
+        if !is_free(frame.frame_type)
+            && let Err(error) = self.link.charge(&Cost { requests: 1, ..Cost::default() })
+        {
+            return refuse(error);
+        }
         let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
             return refuse(too_many(self.link.shared.options.requests_max));
         };
@@ -292,6 +298,22 @@ impl Drop for Job {
             self.link.refuse(self.kind, self.correlation, &error);
         }
     }
+}
+
+/// Whether no quota on requests counts it: what takes load away, and what tells why there is any.
+fn is_free(kind: FrameType) -> bool {
+    use FrameType as T;
+    matches!(
+        kind,
+        T::GroupHeartbeat
+            | T::GroupCommit
+            | T::Pressure
+            | T::QuotaSet
+            | T::QuotaDelete
+            | T::QuotaList
+            | T::Trim
+            | T::TopicDelete
+    )
 }
 
 /// Whether a request is taken while the server drains: consumers that stop still commit and leave,

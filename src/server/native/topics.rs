@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::{ToAnswer, no_topic};
 use super::link::Link;
+use crate::broker::flow::Cost;
 use crate::broker::{CreateTopicError, FetchError, NewTopic, OffsetQuery, Topic, TrimError};
 use crate::protocol::native::list_offsets::{self, OffsetSpec};
 use crate::protocol::native::metadata::{self, Entry, TopicMetadata, TopicSelector};
@@ -112,6 +113,7 @@ pub(super) async fn create(
         };
     }
     let new = NewTopic { name: request.name, partitions: request.partitions, config };
+    link.charge(&Cost { partitions: u64::from(request.partitions), ..Cost::default() })?;
     let topic = link.broker().create_topic(new).await.map_err(|error| error.to_answer())?;
     Ok(topic_create::Response { id: topic.id(), config: (*topic.config()).clone() })
 }
@@ -155,6 +157,8 @@ pub(super) async fn add_partitions(
         }
         return Ok(partitions_add::Response { id: topic.id(), partitions: asked });
     }
+    let more = request.partitions.saturating_sub(topic.partition_count());
+    link.charge(&Cost { partitions: u64::from(more), ..Cost::default() })?;
     let grown = link.broker().add_partitions(topic.name(), request.partitions).await;
     let topic = grown.map_err(|error| error.to_answer())?;
     Ok(partitions_add::Response { id: topic.id(), partitions: topic.partition_count() })

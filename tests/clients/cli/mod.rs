@@ -3,5 +3,6 @@
 
 mod broker;
 mod local;
+mod quotas;
 mod records;
 mod running;
