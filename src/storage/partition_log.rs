@@ -170,6 +170,8 @@ impl PartitionLog {
         let dir = Arc::clone(&shared.dir);
         let manifest = Manifest::new(dir.cluster_id, shared.id);
         let producers = ProducerState::new(dir.producer_limits());
+        // What arrives for one that was closed or deleted is refused, and makes no files.
+        let closed = shared.is_closed();
         PartitionLog {
             paths: Arc::new(PartitionPaths::new(shared.id)),
             options: shared.options(),
@@ -183,7 +185,7 @@ impl PartitionLog {
             blocked: None,
             staging: Staging::default(),
             acks: PendingAcks::default(),
-            orders: Orders::default(),
+            orders: Orders::new(closed),
             in_flight: false,
             checkpointing: false,
             creating: false,
@@ -191,7 +193,7 @@ impl PartitionLog {
             extending: false,
             cleanup: CleanupState::default(),
             snapshot: SnapshotState::default(),
-            stopped: None,
+            stopped: closed.then_some(AppendError::Closed),
             snapshots: Vec::new(),
             last_append: Duration::ZERO,
             timer: None,
@@ -208,7 +210,8 @@ impl PartitionLog {
 
     /// Whether it was closed or deleted and can be dropped.
     pub(crate) fn is_finished(&self) -> bool {
-        self.orders.finished && !self.is_busy() && !self.cleanup.in_flight
+        let settled = !self.is_busy() && !self.cleanup.in_flight;
+        self.orders.finished && settled && !self.orders.wants_removal()
     }
 
     /// Takes a batch into the backlog; the next step appends it.
@@ -229,6 +232,10 @@ impl PartitionLog {
     /// Does what can be done now.
     pub(crate) fn step(&mut self, round: &mut Round<'_>) {
         self.refuse_after_fault();
+        if self.orders.finished && !self.orders.wants_removal() {
+            // Its files may be gone: nothing is asked of them any more.
+            return self.orders.refuse_closed();
+        }
         self.append_backlog(round);
         self.catch_up_manifest();
         self.start_job(round);

@@ -27,6 +27,10 @@ pub(super) struct Orders {
 }
 
 impl Orders {
+    pub(super) fn new(finished: bool) -> Orders {
+        Orders { finished, ..Orders::default() }
+    }
+
     pub(super) fn take(&mut self, command: AdminCommand) {
         match command {
             AdminCommand::Trim { before, reply } => self.trims.push((before, reply)),
@@ -67,6 +71,11 @@ impl Orders {
         for reply in self.checkpoints.drain(..) {
             reply.send(Err(AdminError::Io(error.to_string())));
         }
+    }
+
+    /// Nobody carries them out any more: whoever waits hears `Closed`.
+    pub(super) fn refuse_closed(&mut self) {
+        *self = Orders::new(self.finished);
     }
 
     pub(super) fn refuse_latched(&mut self, cause: &str) {
