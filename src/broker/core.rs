@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
@@ -13,10 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{
-    ConnectionFlow, DiskGauge, DiskOptions, DiskWatch, FetchPool, Identity, Pool, QuotaOptions,
-    QuotaTable, QuotaTree, Seats,
-};
+use super::flow::{DiskOptions, Flow, QuotaTable, Surroundings};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -46,24 +43,13 @@ pub(super) struct Core {
     pub(super) topics: TopicTable,
     pub(super) catalog: Mutex<InternalLog<Catalog>>,
     pub(super) producers: Mutex<ProducerIds>,
-    pub(super) pool: Pool,
-    pub(super) fetch_pool: FetchPool,
-    pub(super) seats: Seats,
-    pub(super) quotas: Arc<QuotaTree>,
-    /// Callers in this process.
-    pub(super) embedded: ConnectionFlow,
-    pub(super) disk: DiskGauge,
-    disk_watch: std::sync::Mutex<DiskWatch>,
+    pub(super) flow: Arc<Flow>,
     pub(super) metrics: BrokerMetrics,
     pub(super) phase: watch::Sender<Phase>,
     /// Closed by a task that died: writes are refused with the cause from then on.
     pub(super) fault: Latch,
-    /// A topic is over its limit and drops its oldest segments.
-    pub(super) over_limit: Notify,
     /// Topics came, went or grew.
     pub(super) topics_changed: Notify,
-    /// Somebody met the end of the disk, or its mark.
-    pub(super) look_at_disk: Notify,
     pub(super) fetch_turn: AtomicUsize,
     pub(super) opened_at: Duration,
 }
@@ -92,33 +78,19 @@ impl Core {
         }
         let groups = InternalLog::open(InternalId::GROUPS, &storage, &env, snapshot_bytes)?;
         let producers = InternalLog::open(InternalId::PRODUCERS, &storage, &env, snapshot_bytes)?;
-        let pool = Pool::new(options.flow, machine_bytes(), Arc::clone(&env.clock));
+        let flow = Arc::new(open_flow(&options, catalog.machine(), &env)?);
         let topics = TopicTable::default();
-        topics.insert(open_topics(&storage, &pool, catalog.machine())?);
-        let quotas = open_quotas(catalog.machine())?;
-        let embedded =
-            ConnectionFlow::new(Identity::embedded(), pool.connection_share(), Arc::clone(&quotas));
+        topics.insert(open_topics(&storage, &flow, catalog.machine())?);
         let tombstones = catalog.machine().tombstones().collect();
         let core = Core {
             topics,
             catalog: Mutex::new(catalog),
             producers: Mutex::new(ProducerIds::new(producers)),
-            fetch_pool: FetchPool::new(options.flow.fetch_bytes_max),
-            seats: Seats::new(pool.limit(), options.flow.grant_bytes_first),
-            quotas,
-            embedded,
-            pool,
-            disk: DiskGauge::new(),
-            disk_watch: std::sync::Mutex::new(DiskWatch::new(DiskOptions {
-                look_every: Duration::from_millis(options.housekeeping.disk_interval_ms),
-                ..DiskOptions::from(&options.flow)
-            })),
+            flow,
             metrics: BrokerMetrics::default(),
             phase: watch::Sender::new(Phase::Running),
             fault: Latch::new(),
-            over_limit: Notify::new(),
             topics_changed: Notify::new(),
-            look_at_disk: Notify::new(),
             fetch_turn: AtomicUsize::new(0),
             opened_at: env.clock.monotonic(),
             options,
@@ -147,20 +119,18 @@ impl Core {
 
     /// Looks at the disk once. Returns when the next look is due.
     pub(super) fn observe_disk(&self) -> Duration {
-        // Counters; a panic between two of them leaves the next look to correct them.
-        let mut watch = self.disk_watch.lock().unwrap_or_else(PoisonError::into_inner);
         match self.storage.space_report() {
             Ok(space) => {
                 let now = self.env.clock.monotonic();
-                if let Some(edge) = watch.look(now, space.capacity, space.free, &self.disk) {
+                if let Some(edge) = self.flow.note_space(space.capacity, space.free, now) {
                     let (from, to) = (edge.from.name(), edge.to.name());
-                    let (free, mark) = self.disk.free_and_mark();
+                    let (free, mark) = self.flow.disk.free_and_mark();
                     warn!("disk from {from} to {to}: {free} bytes free, full below {mark}");
                 }
             }
             Err(e) => warn!("the free space of the disk cannot be read: {e}"),
         }
-        watch.next_look()
+        self.flow.next_look()
     }
 
     /// Opens partitions `range` of a topic that is known to have no files yet.
@@ -173,7 +143,7 @@ impl Core {
         let options = Arc::new(PartitionOptions::of_topic(config));
         let open = |partition| {
             let id = TopicPartition { topic, partition: PartitionId(partition) };
-            open_partition(&self.storage, &self.pool, id, &options, Materialised::Unknown)
+            open_partition(&self.storage, &self.flow, id, &options, Materialised::Unknown)
         };
         range.map(open).collect()
     }
@@ -196,10 +166,15 @@ impl fmt::Debug for Core {
     }
 }
 
-fn open_quotas(catalog: &Catalog) -> Result<Arc<QuotaTree>, OpenError> {
+fn open_flow(options: &BrokerOptions, catalog: &Catalog, env: &Env) -> Result<Flow, OpenError> {
     let quotas = catalog.quotas().map_err(|e| OpenError::Options(format!("the catalog: {e}")))?;
-    let tree = QuotaTree::new(QuotaOptions::default(), Arc::default(), QuotaTable::new(quotas));
-    Ok(Arc::new(tree))
+    let disk = DiskOptions {
+        look_every: Duration::from_millis(options.housekeeping.disk_interval_ms),
+        ..DiskOptions::from(&options.flow)
+    };
+    let surroundings = Surroundings { machine_bytes: machine_bytes(), disk };
+    let clock = Arc::clone(&env.clock);
+    Ok(Flow::new(options.flow, surroundings, QuotaTable::new(quotas), clock))
 }
 
 /// Moves what no record explains to quarantine. Refuses to open when the catalog itself is what is
@@ -228,7 +203,7 @@ fn account_for_directories(
 
 fn open_topics(
     storage: &LogDir,
-    pool: &Pool,
+    flow: &Flow,
     catalog: &Catalog,
 ) -> Result<Vec<Arc<Topic>>, OpenError> {
     let mut jobs = Vec::new();
@@ -242,7 +217,7 @@ fn open_topics(
         jobs.extend((0..topic.partitions).map(|number| job(id, topic, number, &options)));
         configs.push((id, topic, config));
     }
-    let mut handles = open_all(storage, pool, &jobs).into_iter();
+    let mut handles = open_all(storage, flow, &jobs).into_iter();
     let topic = |(id, topic, config): (TopicId, &CatalogTopic, TopicConfig)| {
         let partitions = handles.by_ref().take(topic.partitions as usize).collect();
         Arc::new(Topic::new(topic.name.clone(), id, config, partitions))
@@ -264,7 +239,7 @@ fn job(id: TopicId, topic: &CatalogTopic, number: u32, options: &Arc<PartitionOp
 }
 
 /// Opens all partitions, several at a time, in the order of the jobs.
-fn open_all(storage: &LogDir, pool: &Pool, jobs: &[OpenJob]) -> Vec<Arc<PartitionHandle>> {
+fn open_all(storage: &LogDir, flow: &Flow, jobs: &[OpenJob]) -> Vec<Arc<PartitionHandle>> {
     let turn = AtomicUsize::new(0);
     let work = || {
         let mut opened = Vec::new();
@@ -272,7 +247,7 @@ fn open_all(storage: &LogDir, pool: &Pool, jobs: &[OpenJob]) -> Vec<Arc<Partitio
             let at = turn.fetch_add(1, Ordering::Relaxed);
             jobs.get(at).map(|job| (at, job))
         } {
-            opened.push((at, open_partition(storage, pool, *id, options, *known)));
+            opened.push((at, open_partition(storage, flow, *id, options, *known)));
         }
         opened
     };
@@ -293,7 +268,7 @@ fn open_all(storage: &LogDir, pool: &Pool, jobs: &[OpenJob]) -> Vec<Arc<Partitio
 /// A partition that cannot be opened does not stop the broker: it says why to whoever asks.
 fn open_partition(
     storage: &LogDir,
-    pool: &Pool,
+    flow: &Flow,
     id: TopicPartition,
     options: &Arc<PartitionOptions>,
     known: Materialised,
@@ -302,7 +277,7 @@ fn open_partition(
         error!("partition {id} cannot be opened: {e}");
         e.to_string()
     });
-    Arc::new(PartitionHandle::new(id, log, pool.partition_share()))
+    Arc::new(PartitionHandle::new(id, log, flow.partition()))
 }
 
 fn machine_bytes() -> Option<u64> {

@@ -6,16 +6,15 @@ use std::sync::{Arc, Weak};
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
-use super::flow::{ConnectionFlow, GrantOptions, Identity, PublisherGrant, Wake};
+use super::flow::{ConnectionFlow, Identity, PublisherGrant, Wake};
 use super::housekeeping::{
-    POOL_AS_WRITER, divide_quotas, hold_limits, note_materialised, share_windows, watch_disk,
+    divide_quotas, hold_limits, note_materialised, share_windows, watch_disk,
 };
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
 use super::request::ShutdownMode;
 use super::topics::purge_tombstones;
 use crate::env::Env;
-use crate::types::Class;
 
 /// An event log in this process: topics, partitions, groups, limits. Cheap to clone; all clones are
 /// the same broker.
@@ -122,17 +121,13 @@ impl Broker {
 
     /// The limits of a new connection. Put them into its requests.
     pub fn connect(&self, identity: Identity) -> ConnectionFlow {
-        let core = self.core();
-        let share = core.pool.connection_share();
-        ConnectionFlow::new(identity, share, Arc::clone(&core.quotas))
+        self.core().flow.connect(identity)
     }
 
     /// A new publisher of a connection. `wake` is told when it waits and may perhaps send; the share
     /// of its seat is what [`PublisherGrant::poll`] is to be offered.
     pub fn open_publisher(&self, wake: Weak<dyn Wake>) -> PublisherGrant {
-        let core = self.core();
-        let options = GrantOptions::from(&core.options.flow);
-        PublisherGrant::new(options, core.seats.open(Class::Normal, POOL_AS_WRITER, wake))
+        self.core().flow.open_publisher(wake)
     }
 
     /// What it was opened with.

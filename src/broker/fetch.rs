@@ -67,7 +67,7 @@ impl Broker {
             let mut news = news(&handles, &results);
             tokio::select! {
                 Some(_) = news.next() => {}
-                () = core.fetch_pool.has_room(), if starved => {}
+                () = core.flow.fetch_pool.has_room(), if starved => {}
                 _ = phase.changed() => {}
                 () = sleep(quota_wait.unwrap_or_default()), if quota_wait.is_some() => {}
                 () = sleep_until(deadline) => {}
@@ -88,7 +88,7 @@ fn resolve(core: &Core, partitions: &[FetchPartition]) -> Handles {
 /// One pass: memory only, no waiting.
 fn plan(core: &Core, request: &FetchRequest, handles: &Handles) -> Plans {
     let allowed = request.max_bytes.min(core.options.limits.fetch_bytes_max);
-    let permit = core.fetch_pool.take(u64::from(allowed));
+    let permit = core.flow.fetch_pool.take(u64::from(allowed));
     let budget = usize::try_from(permit.bytes()).unwrap_or(usize::MAX);
     let short = permit.bytes() < u64::from(allowed);
     let count = handles.len();
@@ -146,11 +146,11 @@ fn allowance(
     request: &FetchRequest,
     asked: &FetchPartition,
 ) -> Result<usize, Duration> {
-    if core.quotas.is_unused() {
+    if core.flow.quotas.is_unused() {
         return Ok(usize::MAX);
     }
     let Some(topic) = core.topics.by_id(asked.topic) else { return Ok(usize::MAX) };
-    let flow = request.connection.as_ref().unwrap_or(&core.embedded);
+    let flow = request.connection.as_ref().unwrap_or(&core.flow.embedded);
     let (now, group) = (core.env.clock.monotonic(), request.group.as_ref());
     match flow.fetch_wait(topic.name(), group, now) {
         Some(refusal) => Err(refusal.wait().unwrap_or(QUOTA_WAIT_MAX).min(QUOTA_WAIT_MAX)),
@@ -166,11 +166,11 @@ const QUOTA_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Counts what is delivered against the quotas.
 fn charge(core: &Core, request: &FetchRequest, at: &FetchPartition, fetched: &Fetched) {
-    if core.quotas.is_unused() || fetched.data.is_empty() {
+    if core.flow.quotas.is_unused() || fetched.data.is_empty() {
         return;
     }
     let Some(topic) = core.topics.by_id(at.topic) else { return };
-    let flow = request.connection.as_ref().unwrap_or(&core.embedded);
+    let flow = request.connection.as_ref().unwrap_or(&core.flow.embedded);
     let records = u64::try_from(fetched.next_offset - at.from).unwrap_or(0);
     let (bytes, now) = (fetched.size_bytes() as u64, core.env.clock.monotonic());
     flow.charge_fetch(topic.name(), request.group.as_ref(), bytes, records, now);
@@ -252,6 +252,6 @@ fn refuse(core: &Core, request: &FetchRequest, error: FetchError) -> FetchRespon
     FetchResponse {
         partitions: request.partitions.iter().map(one).collect(),
         limited_by: None,
-        permit: core.fetch_pool.take(0),
+        permit: core.flow.fetch_pool.take(0),
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn watch_disk(core: Arc<Core>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = core.look_at_disk.notified() => {}
+            () = core.flow.look_at_disk.notified() => {}
         }
         let looking = Arc::clone(&core);
         match tokio::task::spawn_blocking(move || looking.observe_disk()).await {
@@ -43,15 +43,13 @@ pub(super) async fn share_windows(core: Arc<Core>) {
     loop {
         tick.tick().await;
         let now = core.env.clock.monotonic();
-        core.seats.tick(now, &[core.pool.limit()], &mut scratch);
+        core.flow.seats.tick(now, &[core.flow.pool.limit()], &mut scratch);
         scratch.woken.drain(..).for_each(|wake| wake.offer_changed(now));
     }
 }
 
 /// The longest a publisher waits for what another left.
 const SHARES_INTERVAL: Duration = Duration::from_millis(100);
-/// The mask of the one window there is, the pool.
-pub(super) const POOL_AS_WRITER: u64 = 1;
 
 /// Drops the oldest segments of topics over their limit, and corrects what is counted as stored.
 pub(super) async fn hold_limits(core: Arc<Core>) {
@@ -59,7 +57,7 @@ pub(super) async fn hold_limits(core: Arc<Core>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(period) => {}
-            () = core.over_limit.notified() => {}
+            () = core.flow.over_limit.notified() => {}
         }
         let topics: Vec<Arc<Topic>> = core.topics.now().iter().cloned().collect();
         for topic in topics {
@@ -75,7 +73,7 @@ async fn hold_limit(core: &Core, topic: &Topic) {
     if config.on_full != OnFull::DropOldest {
         return;
     }
-    let mut bytes = topic.limit.stored();
+    let mut bytes = topic.flow.limit.stored();
     while bytes > max_bytes {
         let dropped = match oldest_segment(topic) {
             Some((partition, segment)) => drop_segment(&partition, segment).await,
@@ -86,7 +84,7 @@ async fn hold_limit(core: &Core, topic: &Topic) {
             return warn!("topic {} stays over its limit: {cause}", topic.name());
         }
         topic.measure();
-        let left = topic.limit.stored();
+        let left = topic.flow.limit.stored();
         if left >= bytes {
             return;
         }
@@ -122,12 +120,12 @@ async fn seal_largest(topic: &Topic) -> Result<(), String> {
 pub(super) async fn divide_quotas(core: Arc<Core>) {
     loop {
         tokio::time::sleep(QUOTA_INTERVAL).await;
-        if core.quotas.is_unused() {
+        if core.flow.quotas.is_unused() {
             continue;
         }
         let topics = core.topics.now().sorted();
-        core.quotas.measure_storage(topics.iter().map(|topic| (topic.name(), topic.bytes())));
-        core.quotas.tick(core.env.clock.monotonic());
+        core.flow.quotas.measure_storage(topics.iter().map(|topic| (topic.name(), topic.bytes())));
+        core.flow.quotas.tick(core.env.clock.monotonic());
     }
 }
 

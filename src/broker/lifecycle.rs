@@ -81,10 +81,10 @@ impl Lifecycle {
         let mut phase = self.core.phase.subscribe();
         let longest = Duration::from_millis(self.core.options.housekeeping.drain_ms);
         tokio::select! {
-            () = self.core.pool.empty() => {}
+            () = self.core.flow.pool.empty() => {}
             _ = phase.wait_for(|phase| *phase == Phase::AtOnce) => {}
             () = tokio::time::sleep(longest) => {
-                warn!("{} bytes are still unanswered after {longest:?}", self.core.pool.used());
+                warn!("{} bytes are still unanswered after {longest:?}", self.core.flow.pool.used());
             }
         }
     }

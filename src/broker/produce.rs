@@ -3,7 +3,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -11,24 +10,17 @@ use tokio::sync::oneshot;
 use super::core::{Core, Phase};
 use super::error::ProduceError;
 use super::facade::Broker;
-use super::flow::{AtLimit, Charged, ConnectionFlow, Permit, Room, Settled, TopicRoom, TopicRules};
+use super::flow::{Ask, Outcome, Ticket, TopicRules};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{Class, PartitionHealth, Pushback, PushbackCode, PushbackScope};
+use crate::types::{PartitionHealth, Pushback, TopicConfig};
 
-/// A batch between admission and answer. Its permit and its reservation end with it.
+/// A batch between admission and answer. What it was admitted with ends with it.
 struct PendingProduce {
     core: Arc<Core>,
-    topic: Arc<Topic>,
-    permit: Permit,
-    /// Bytes reserved under the topic's limit.
-    reserved: u64,
-    /// What quotas were charged, when there are any.
-    charged: Option<Box<Charged>>,
-    bytes: u64,
-    since: Duration,
+    ticket: Ticket,
     done: Box<dyn ProduceDone>,
 }
 
@@ -36,9 +28,7 @@ struct PendingProduce {
 struct Admitted {
     topic: Arc<Topic>,
     partition: Arc<PartitionHandle>,
-    permit: Permit,
-    reserved: u64,
-    charged: Option<Box<Charged>>,
+    ticket: Ticket,
 }
 
 /// A topic that drops its oldest segments may run over its limit by at least this.
@@ -97,15 +87,11 @@ fn produce(
     done: Box<dyn ProduceDone>,
     queue: Queue,
 ) -> Result<(), Refused> {
-    let bytes = request.batch.len() as u64;
-    let admitted = match admit(core, &request) {
+    let Admitted { topic, partition, ticket } = match admit(core, &request) {
         Ok(admitted) => admitted,
         Err(error) => return Err((error, done)),
     };
-    let Admitted { topic, partition, permit, reserved, charged } = admitted;
-    let core = Arc::clone(core);
-    let since = core.env.clock.monotonic();
-    let pending = PendingProduce { core, topic, permit, reserved, charged, bytes, since, done };
+    let pending = PendingProduce { core: Arc::clone(core), ticket, done };
     let log = match partition.log() {
         Ok(log) => log,
         Err(error) => {
@@ -113,7 +99,7 @@ fn produce(
             return Err((ProduceError::ReadOnly { cause }, pending.give_up()));
         }
     };
-    let batch = match check(&pending.topic, request.batch) {
+    let batch = match check(&topic, request.batch) {
         Ok(batch) => batch,
         Err(error) => return Err((error, pending.give_up())),
     };
@@ -136,63 +122,33 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
     refuse_unhealthy(&partition.health())?;
     let bytes = request.batch.len() as u64;
     let config = topic.config_now();
-    let limit = u64::from(config.max_message_bytes).min(core.pool.batch_bytes_max());
+    let limit = u64::from(config.max_message_bytes).min(core.flow.pool.batch_bytes_max());
     if bytes > limit {
         return Err(ProduceError::BatchTooLarge { size: bytes, limit });
     }
-    check_deadline(core, request.deadline)?;
-    let permit = core
-        .pool
-        .admit(bytes, &partition.share, request.connection.as_ref().map(ConnectionFlow::share))
-        .map_err(ProduceError::Pushback)?;
-    let now = core.env.clock.monotonic();
     let records = || {
         let header = BatchHeader::read(&request.batch);
         header.map_or(0, |header| u64::try_from(header.record_count).unwrap_or(0))
     };
-    let charged = request
-        .connection
-        .as_ref()
-        .unwrap_or(&core.embedded)
-        .charge_produce(topic.name(), bytes, records, now)
-        .map_err(|refusal| ProduceError::Pushback(refusal.pushback()))?;
-    let reserved = match config.max_bytes {
-        None => 0,
-        Some(max_bytes) => {
-            let slack = (max_bytes / 4).max(SLACK_BYTES_MIN);
-            let rules = TopicRules { max_bytes, at_limit: config.on_full.into(), slack };
-            admit_topic(core, &topic, bytes, &rules, now)?;
-            bytes
-        }
+    let ask = Ask {
+        bytes,
+        records: &records,
+        connection: request.connection.as_ref(),
+        topic: &topic.flow,
+        rules: topic_rules(&config),
+        partition: &partition.flow,
+        deadline: request.deadline,
     };
+    let admitted = core.flow.admit_batch(ask, core.env.clock.monotonic());
+    let ticket = admitted.map_err(ProduceError::Pushback)?;
     drop(config);
-    if let Err(pushback) = admit_disk(core, bytes, now) {
-        topic.limit.settle(reserved, Settled::Nothing);
-        return Err(ProduceError::Pushback(pushback));
-    }
-    Ok(Admitted { topic, partition, permit, reserved, charged })
+    Ok(Admitted { topic, partition, ticket })
 }
 
-fn admit_disk(core: &Core, bytes: u64, now: Duration) -> Result<(), Pushback> {
-    let admitted = core.disk.admit(bytes, Class::Normal, now);
-    if admitted != Ok(Room::Enough) {
-        core.look_at_disk.notify_one();
-    }
-    admitted.map(|_| ())
-}
-
-fn admit_topic(
-    core: &Core,
-    topic: &Topic,
-    bytes: u64,
-    rules: &TopicRules,
-    now: Duration,
-) -> Result<(), ProduceError> {
-    let admitted = topic.limit.admit(bytes, rules, now);
-    if rules.at_limit == AtLimit::DropOldest && admitted != Ok(TopicRoom::Enough) {
-        core.over_limit.notify_one();
-    }
-    admitted.map(|_| ()).map_err(ProduceError::Pushback)
+fn topic_rules(config: &TopicConfig) -> Option<TopicRules> {
+    let max_bytes = config.max_bytes?;
+    let slack = (max_bytes / 4).max(SLACK_BYTES_MIN);
+    Some(TopicRules { max_bytes, at_limit: config.on_full.into(), slack })
 }
 
 fn refuse_unhealthy(health: &PartitionHealth) -> Result<(), ProduceError> {
@@ -203,21 +159,6 @@ fn refuse_unhealthy(health: &PartitionHealth) -> Result<(), ProduceError> {
             Err(ProduceError::Fenced { cause: format!("damaged from offset {first_bad} on") })
         }
     }
-}
-
-/// Refuses what could not be answered in time, so that nobody waits for nothing.
-fn check_deadline(core: &Core, deadline: Option<Duration>) -> Result<(), ProduceError> {
-    let Some(deadline) = deadline else { return Ok(()) };
-    let expected = core.pool.predicted_sojourn().unwrap_or(Duration::ZERO);
-    if expected < deadline {
-        return Ok(());
-    }
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Err(ProduceError::Pushback(
-        Pushback::reject(PushbackCode::DeadlineUnmeetable, PushbackScope::Broker, "deadline")
-            .met(millis(expected), millis(deadline), "ms")
-            .after_ms(core.pool.retry_after_ms(core.pool.used())),
-    ))
 }
 
 fn check(topic: &Topic, batch: Bytes) -> Result<CheckedBatch, ProduceError> {
@@ -233,43 +174,43 @@ fn queue_full(append: Append, log: &Partition, partition: &PartitionHandle) -> R
     let done: Box<dyn Any> = append.done;
     let pending = done.downcast::<PendingProduce>().expect("the append that was just made");
     let (queued, _) = log.queue_depth();
-    let pushback = pending.core.pool.refuse_queue(queued as u64, &partition.share);
+    let pushback = pending.core.flow.pool.refuse_queue(queued as u64, &partition.flow.share);
     (ProduceError::Pushback(pushback), pending.give_up())
 }
 
 impl PendingProduce {
     /// Gives back everything it holds, unanswered.
     fn give_up(self) -> Box<dyn ProduceDone> {
-        self.topic.limit.settle(self.reserved, Settled::Nothing);
-        self.core.disk.settle(self.bytes, Settled::Nothing);
-        drop(self.permit);
+        drop(self.ticket);
         self.done
     }
 }
 
 impl AppendDone for PendingProduce {
     fn done(self: Box<Self>, result: Result<Appended, AppendError>) {
-        let PendingProduce { core, topic, permit, reserved, charged, bytes, since, done } = *self;
-        let written = result.as_ref().is_ok_and(|appended| !appended.duplicate);
-        let settled = if written { Settled::Written } else { Settled::Nothing };
-        if let Some(charged) = charged.filter(|_| written) {
-            charged.written();
-        }
-        topic.limit.settle(reserved, settled);
-        core.disk.settle(bytes, settled);
+        let PendingProduce { core, ticket, done } = *self;
         match &result {
             Ok(_) => {
-                core.metrics.produce_bytes.add(bytes);
-                let took = core.env.clock.monotonic().saturating_sub(since);
+                core.metrics.produce_bytes.add(ticket.bytes());
+                let took = core.env.clock.monotonic().saturating_sub(ticket.since());
                 let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 core.metrics.produce_time_us.record(took_us);
             }
             Err(_) => core.metrics.produce_failed.increment(),
         }
-        let outcome = result.map(produced).map_err(|error| refused(&core, error));
-        done.done(outcome);
+        let permit = ticket.settle(outcome(&result));
+        done.done(result.map(produced).map_err(|error| refused(&core, error)));
         // After the answer: the permit travels with the request until then.
         drop(permit);
+    }
+}
+
+fn outcome(result: &Result<Appended, AppendError>) -> Outcome {
+    match result {
+        Ok(appended) if appended.duplicate => Outcome::NothingWritten,
+        Ok(_) => Outcome::Written,
+        Err(AppendError::ReadOnly { .. } | AppendError::Latched { .. }) => Outcome::Unknown,
+        Err(_) => Outcome::NothingWritten,
     }
 }
 
@@ -295,9 +236,9 @@ fn refused(core: &Core, error: AppendError) -> ProduceError {
             ProduceError::BatchTooLarge { size: found as u64, limit: max as u64 }
         }
         AppendError::DiskFull { free, needed } => {
-            core.disk.exhausted();
-            core.look_at_disk.notify_one();
-            let pushback = Pushback { observed: free, limit: needed, ..core.disk.pushback() };
+            core.flow.disk.exhausted();
+            core.flow.look_at_disk.notify_one();
+            let pushback = Pushback { observed: free, limit: needed, ..core.flow.disk.pushback() };
             ProduceError::Pushback(pushback)
         }
         AppendError::ReadOnly { cause } => ProduceError::ReadOnly { cause },

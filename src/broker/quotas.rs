@@ -43,7 +43,7 @@ impl Broker {
 
     /// All quotas, by entity, or that of one, with what is used of them now.
     pub fn quotas(&self, entity: Option<&QuotaEntity>) -> Vec<QuotaDescription> {
-        self.core().quotas.describe(entity)
+        self.core().flow.quotas.describe(entity)
     }
 }
 
@@ -97,5 +97,5 @@ async fn delete(
 }
 
 fn put_in_force(core: &Core, quotas: BTreeMap<QuotaEntity, QuotaLimits>) {
-    core.quotas.replace(QuotaTable::new(quotas), core.env.clock.monotonic());
+    core.flow.quotas.replace(QuotaTable::new(quotas), core.env.clock.monotonic());
 }

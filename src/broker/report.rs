@@ -82,13 +82,21 @@ impl Broker {
             "Time from admission to answer.",
             &metrics.produce_time_us,
         );
-        let (free, mark) = core.disk.free_and_mark();
+        let (free, mark) = core.flow.disk.free_and_mark();
         let (topics, partitions) = core.topics.now().counts();
         let gauges = [
-            ("stoplog_inflight_bytes", "Bytes of produce requests in flight.", core.pool.used()),
-            ("stoplog_inflight_bytes_max", "Most bytes in flight.", core.pool.limit()),
-            ("stoplog_fetch_inflight_bytes", "Bytes of fetch answers.", core.fetch_pool.used()),
-            ("stoplog_publishers", "Open publishers.", core.seats.publishers()),
+            (
+                "stoplog_inflight_bytes",
+                "Bytes of produce requests in flight.",
+                core.flow.pool.used(),
+            ),
+            ("stoplog_inflight_bytes_max", "Most bytes in flight.", core.flow.pool.limit()),
+            (
+                "stoplog_fetch_inflight_bytes",
+                "Bytes of fetch answers.",
+                core.flow.fetch_pool.used(),
+            ),
+            ("stoplog_publishers", "Open publishers.", core.flow.seats.publishers()),
             ("stoplog_disk_free_bytes", "Free disk space.", free),
             ("stoplog_disk_full_bytes", "Free space that counts as full.", mark),
             ("stoplog_topics", "Topics.", topics),
@@ -102,7 +110,7 @@ impl Broker {
 
     fn pool_limits(&self) -> Vec<LimitUse> {
         let core = self.core();
-        let pool = core.pool.refusals().map(|(scope, refused, since_ms)| LimitUse {
+        let pool = core.flow.pool.refusals().map(|(scope, refused, since_ms)| LimitUse {
             limit: match scope {
                 PushbackScope::Partition => "memory.inflight.partition",
                 PushbackScope::Connection => "memory.inflight.connection",
@@ -110,8 +118,8 @@ impl Broker {
             }
             .to_owned(),
             scope: "broker".to_owned(),
-            used: if scope == PushbackScope::Broker { core.pool.used() } else { 0 },
-            of: core.pool.limit_of(scope),
+            used: if scope == PushbackScope::Broker { core.flow.pool.used() } else { 0 },
+            of: core.flow.pool.limit_of(scope),
             unit: "bytes".to_owned(),
             action: since_ms.map(|_| PushbackCode::ServerBusy),
             since_ms,
@@ -121,8 +129,8 @@ impl Broker {
         limits.push(LimitUse {
             limit: "memory.fetch".to_owned(),
             scope: "broker".to_owned(),
-            used: core.fetch_pool.used(),
-            of: core.fetch_pool.limit(),
+            used: core.flow.fetch_pool.used(),
+            of: core.flow.fetch_pool.limit(),
             unit: "bytes".to_owned(),
             action: None,
             since_ms: None,
@@ -133,9 +141,9 @@ impl Broker {
 
     fn disk_limit(&self) -> LimitUse {
         let core = self.core();
-        let (refused, since_ms) = core.disk.refusals(core.env.clock.monotonic());
-        let (free, mark) = core.disk.free_and_mark();
-        let full = core.disk.level() >= DiskLevel::Full || since_ms.is_some();
+        let (refused, since_ms) = core.flow.disk.refusals(core.env.clock.monotonic());
+        let (free, mark) = core.flow.disk.free_and_mark();
+        let full = core.flow.disk.level() >= DiskLevel::Full || since_ms.is_some();
         LimitUse {
             limit: "disk.free".to_owned(),
             scope: "data dir".to_owned(),
@@ -152,11 +160,11 @@ impl Broker {
         let now = self.core().env.clock.monotonic();
         let limit = |topic: &super::Topic| {
             let of = topic.config().max_bytes?;
-            let (refused, since_ms) = topic.limit.refusals(now);
+            let (refused, since_ms) = topic.flow.limit.refusals(now);
             Some(LimitUse {
                 limit: "max_bytes".to_owned(),
                 scope: format!("topic {}", topic.name()),
-                used: topic.limit.stored(),
+                used: topic.flow.limit.stored(),
                 of,
                 unit: "bytes".to_owned(),
                 action: since_ms.map(|_| PushbackCode::TopicFull),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
-use super::flow::{Share, TopicLimit};
+use super::flow::{PartitionFlow, TopicFlow};
 use super::read::{Reads, execute};
 use super::request::{Fetched, ReadMode};
 use crate::storage::Partition;
@@ -19,11 +19,10 @@ use crate::types::{
 
 /// A topic that exists.
 pub struct Topic {
-    name: TopicName,
     id: TopicId,
     config: ArcSwap<TopicConfig>,
     partitions: ArcSwap<Vec<Arc<PartitionHandle>>>,
-    pub(super) limit: TopicLimit,
+    pub(super) flow: Arc<TopicFlow>,
 }
 
 /// One partition of a topic.
@@ -31,7 +30,7 @@ pub struct PartitionHandle {
     id: TopicPartition,
     /// `Err` = its files could not be opened at all; the cause.
     log: Result<Partition, String>,
-    pub(super) share: Arc<Share>,
+    pub(super) flow: PartitionFlow,
 }
 
 impl Topic {
@@ -42,11 +41,10 @@ impl Topic {
         partitions: Vec<Arc<PartitionHandle>>,
     ) -> Topic {
         let topic = Topic {
-            name,
             id,
             config: ArcSwap::from_pointee(config),
             partitions: ArcSwap::from_pointee(partitions),
-            limit: TopicLimit::default(),
+            flow: Arc::new(TopicFlow::new(name)),
         };
         topic.measure();
         topic
@@ -54,7 +52,7 @@ impl Topic {
 
     /// Its name.
     pub fn name(&self) -> &TopicName {
-        &self.name
+        &self.flow.name
     }
 
     /// Its identity.
@@ -101,7 +99,7 @@ impl Topic {
 
     /// Lets the limit on bytes start from what storage counts.
     pub(super) fn measure(&self) {
-        self.limit.measured(self.bytes());
+        self.flow.limit.measured(self.bytes());
     }
 }
 
@@ -109,9 +107,9 @@ impl PartitionHandle {
     pub(super) fn new(
         id: TopicPartition,
         log: Result<Partition, String>,
-        share: Share,
+        flow: PartitionFlow,
     ) -> PartitionHandle {
-        PartitionHandle { id, log, share: Arc::new(share) }
+        PartitionHandle { id, log, flow }
     }
 
     /// Which partition it is.
@@ -203,7 +201,7 @@ impl PartitionHandle {
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic").field("name", &self.name).field("id", &self.id).finish()
+        f.debug_struct("Topic").field("name", &self.flow.name).field("id", &self.id).finish()
     }
 }
 

@@ -162,7 +162,7 @@ async fn alter(
     }
     topic.set_config(config);
     topic.measure();
-    core.over_limit.notify_one();
+    core.flow.over_limit.notify_one();
     Ok(topic)
 }
 

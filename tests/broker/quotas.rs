@@ -8,6 +8,7 @@ use stoplog::broker::{
     Broker, FetchPartition, FetchRequest, NewTopic, ProduceError, QuotaChangeError, ReadMode,
     ShutdownMode, Topic,
 };
+use stoplog::env::sim::Fault;
 use stoplog::types::{
     Effects, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, QuotaEntity, Severity,
 };
@@ -178,5 +179,28 @@ fn a_fetch_waits_for_its_quota_and_says_so() {
         until("the fetch is answered", || asking.is_finished()).await;
         let answer = asking.await.unwrap();
         assert_eq!(answer.partitions[0].result.as_ref().unwrap().next_offset, Offset(2));
+    });
+}
+
+#[test]
+fn a_batch_of_which_nobody_knows_whether_it_was_written_stays_charged() {
+    run(async {
+        let world = World::new();
+        let broker = world.open().await;
+        let mut new = NewTopic::new("orders".parse().unwrap(), 2);
+        new.config = crate::world::config(&[("max_message_bytes", "2MiB")]);
+        let topic = broker.create_topic(new).await.unwrap();
+        set(&broker, "client/shop", "produce_bytes", "1").await;
+        let shop = connect(&broker, "shop");
+        send(&broker, &shop, &topic, 10).await.expect("the files are there now");
+        let mut large = request(&topic, 0, large_batch(BURST));
+        large.connection = Some(shop.clone());
+        world.disk.fail_nth(0, Fault::Eio);
+        let outcome = broker.produce_and_wait(large).await;
+        assert!(matches!(outcome, Err(ProduceError::ReadOnly { .. })), "{outcome:?}");
+        let mut next = request(&topic, 1, large_batch(10));
+        next.connection = Some(shop.clone());
+        let refused = broker.produce_and_wait(next).await.expect_err("it owes");
+        assert!(matches!(refused, ProduceError::Pushback(_)), "{refused}");
     });
 }

@@ -5,6 +5,7 @@
 //! The machines here take time and sizes as arguments and do no I/O, so that they are tested
 //! without threads and reused by the simulator. Deliberately absent: who calls them, and when.
 
+mod admission;
 mod backlog;
 mod binding;
 mod bucket;
@@ -14,6 +15,7 @@ mod credit;
 mod disk;
 mod drain;
 mod events;
+mod facade;
 mod fair;
 mod limit;
 mod options;
@@ -29,6 +31,7 @@ mod settled;
 mod why;
 mod writer;
 
+pub use admission::{Ask, Outcome, Ticket};
 pub use backlog::{
     Backlog, BacklogGauge, BacklogOptions, BacklogReservation, BacklogRules, Board, GroupSeen, Lag,
     LagRing, Mark, Phase, Progress, Side,
@@ -44,6 +47,7 @@ pub use disk::{
 };
 pub use drain::DrainRate;
 pub use events::{Events, Followed};
+pub use facade::{Flow, PartitionFlow, Surroundings, TopicFlow};
 pub use fair::{Claim, max_min};
 pub use limit::{
     AtLimit, Measured, Over, TopicEdge, TopicLimit, TopicRoom, TopicRules, TopicWatch,

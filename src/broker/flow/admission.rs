@@ -1,0 +1,169 @@
+//! The one way in for a batch: every limit in turn, and a ticket that undoes what they took.
+//!
+//! # Invariants
+//! A refusal leaves every limit as it was. What a ticket took is given back exactly once, whatever
+//! becomes of it; the pool's bytes last, after the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    AtLimit, Charged, ConnectionFlow, Flow, PartitionFlow, Permit, Room, Settled, TopicFlow,
+    TopicRoom, TopicRules,
+};
+use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
+
+/// A batch that wants in.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its records; asked for when a quota counts them.
+    pub records: &'a dyn Fn() -> u64,
+    /// Whose it is; `None` = a caller in this process, without a share of the pool.
+    pub connection: Option<&'a ConnectionFlow>,
+    /// Where it goes.
+    pub topic: &'a Arc<TopicFlow>,
+    /// The rules of a topic with a limit.
+    pub rules: Option<TopicRules>,
+    /// Where it goes.
+    pub partition: &'a PartitionFlow,
+    /// How long its sender waits for the answer.
+    pub deadline: Option<Duration>,
+}
+
+/// What became of an admitted batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the log.
+    Written,
+    /// Nothing of it is.
+    NothingWritten,
+    /// Nobody can say: it counts as written.
+    Unknown,
+}
+
+/// An admitted batch, until it is settled. Dropped, nothing was written.
+#[must_use = "dropping a ticket undoes the admission"]
+pub struct Ticket {
+    flow: Arc<Flow>,
+    topic: Arc<TopicFlow>,
+    /// `None` once it was settled.
+    permit: Option<Permit>,
+    bytes: u64,
+    since: Duration,
+    /// What quotas were charged, when there are any.
+    charged: Option<Box<Charged>>,
+    /// Bytes reserved under the topic's limit.
+    reserved: u64,
+    /// Bytes taken of the disk.
+    on_disk: u64,
+}
+
+impl Flow {
+    /// Takes what a batch needs from every limit, cheapest and refusing most first, or says which
+    /// one refuses it.
+    pub fn admit_batch(self: &Arc<Self>, ask: Ask<'_>, now: Duration) -> Result<Ticket, Pushback> {
+        self.check_deadline(ask.deadline)?;
+        let share = ask.connection.map(ConnectionFlow::share);
+        let permit = self.pool.admit(ask.bytes, &ask.partition.share, share)?;
+        let mut ticket = Ticket {
+            flow: Arc::clone(self),
+            topic: Arc::clone(ask.topic),
+            permit: Some(permit),
+            bytes: ask.bytes,
+            since: now,
+            charged: None,
+            reserved: 0,
+            on_disk: 0,
+        };
+        ticket.charged = self.charge_quotas(&ask, now)?;
+        ticket.reserved = self.reserve_topic(&ask, now)?;
+        ticket.on_disk = self.take_disk(&ask, now)?;
+        Ok(ticket)
+    }
+
+    /// Refuses what could not be answered in time, so that nobody waits for nothing.
+    fn check_deadline(&self, deadline: Option<Duration>) -> Result<(), Pushback> {
+        let Some(deadline) = deadline else { return Ok(()) };
+        let expected = self.pool.predicted_sojourn().unwrap_or(Duration::ZERO);
+        if expected < deadline {
+            return Ok(());
+        }
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (code, scope) = (PushbackCode::DeadlineUnmeetable, PushbackScope::Broker);
+        Err(Pushback::reject(code, scope, "deadline")
+            .met(millis(expected), millis(deadline), "ms")
+            .after_ms(self.pool.retry_after_ms(self.pool.used())))
+    }
+
+    fn charge_quotas(
+        &self,
+        ask: &Ask<'_>,
+        now: Duration,
+    ) -> Result<Option<Box<Charged>>, Pushback> {
+        let connection = ask.connection.unwrap_or(&self.embedded);
+        let charged = connection.charge_produce(&ask.topic.name, ask.bytes, ask.records, now);
+        charged.map_err(|refusal| refusal.pushback())
+    }
+
+    fn reserve_topic(&self, ask: &Ask<'_>, now: Duration) -> Result<u64, Pushback> {
+        let Some(rules) = &ask.rules else { return Ok(0) };
+        let admitted = ask.topic.limit.admit(ask.bytes, rules, now);
+        if rules.at_limit == AtLimit::DropOldest && admitted != Ok(TopicRoom::Enough) {
+            self.over_limit.notify_one();
+        }
+        admitted.map(|_| ask.bytes)
+    }
+
+    fn take_disk(&self, ask: &Ask<'_>, now: Duration) -> Result<u64, Pushback> {
+        let admitted = self.disk.admit(ask.bytes, Class::Normal, now);
+        if admitted != Ok(Room::Enough) {
+            self.look_at_disk.notify_one();
+        }
+        admitted.map(|_| ask.bytes)
+    }
+}
+
+impl Ticket {
+    /// When it was admitted.
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// Bytes of the batch.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives back what the outcome leaves over, but for the pool's bytes: they are held until the
+    /// answer is given.
+    pub fn settle(mut self, outcome: Outcome) -> Permit {
+        self.undo(outcome);
+        self.permit.take().expect("a ticket is settled once")
+    }
+
+    fn undo(&mut self, outcome: Outcome) {
+        let settled = match outcome {
+            Outcome::Written | Outcome::Unknown => Settled::Written,
+            Outcome::NothingWritten => Settled::Nothing,
+        };
+        if let Some(charged) = self.charged.take().filter(|_| settled == Settled::Written) {
+            charged.written();
+        }
+        if self.reserved > 0 {
+            self.topic.limit.settle(self.reserved, settled);
+        }
+        if self.on_disk > 0 {
+            self.flow.disk.settle(self.on_disk, settled);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            self.undo(Outcome::NothingWritten);
+        }
+    }
+}
