@@ -109,7 +109,7 @@ async fn create(core: &Arc<Core>, new: NewTopic) -> Result<Arc<Topic>, CreateTop
     if partitions == 0 {
         return Err(CreateTopicError::NoPartitions);
     }
-    check_config(&config).map_err(CreateTopicError::Config)?;
+    config.check(partitions).map_err(CreateTopicError::Config)?;
     let mut catalog = core.catalog.lock().await;
     core.admit_change()?;
     if catalog.machine().id_of(&name).is_some() {
@@ -151,7 +151,7 @@ async fn alter(
     for (key, value) in changes {
         config.set(key, value)?;
     }
-    check_config(&config).map_err(AlterTopicError::Config)?;
+    config.check(topic.partition_count()).map_err(AlterTopicError::Config)?;
     let record = CatalogRecord::TopicAltered { id: topic.id(), config: StoredConfig::of(&config) };
     catalog.commit(&[record]).await?;
     let options = Arc::new(PartitionOptions::of_topic(&config));
@@ -186,6 +186,7 @@ async fn grow(
     if wanted > limit {
         return Err(AlterTopicError::Limit { wanted, limit });
     }
+    topic.config().check(partitions).map_err(AlterTopicError::Config)?;
     let id = topic.id();
     catalog.commit(&[CatalogRecord::PartitionsAdded { id, partitions }]).await?;
     let mut handles = Vec::clone(&topic.partitions());
@@ -252,17 +253,6 @@ pub(super) async fn purge_tombstones(core: Arc<Core>, tombstones: Vec<(TopicId, 
     for (topic, partitions) in tombstones {
         let id = |number| TopicPartition { topic, partition: PartitionId(number) };
         purge(&core, topic, (0..partitions).map(id).collect()).await;
-    }
-}
-
-/// Rules between settings. Each alone was checked when it was set.
-fn check_config(config: &TopicConfig) -> Result<(), String> {
-    match config.max_bytes {
-        Some(max_bytes) if max_bytes < u64::from(config.max_message_bytes) => Err(format!(
-            "max_bytes = {max_bytes} is less than max_message_bytes = {}",
-            config.max_message_bytes
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -44,13 +44,17 @@ live in the broker's catalog, not in the file.
 ";
 
 /// What fits each setting of a topic, in the order of [`TopicConfig::KEYS`].
-const TOPIC_VALUES: [&str; 9] = [
+const TOPIC_VALUES: [&str; 13] = [
     "`fsync`, `interval`, `interval:250ms` or `os`: when an append is visible and, by default, acknowledged",
     "4 KiB to 1 GiB: a segment is rolled before it grows past this",
     "a duration, or `none`: sealed segments older than this are deleted",
     "a size, or `none`: oldest sealed segments are deleted while a *partition* holds more",
     "a size, or `none`: limit of the whole *topic*",
-    "`reject` or `drop_oldest`: what happens at `max_bytes`",
+    "a number, or `none`: limit of the whole *topic* in segments; only with `on_full=drop_oldest`",
+    "a duration, or `none`: records older than this go like those past retention; only with `on_full=drop_oldest`",
+    "`reject`, `drop_oldest`, `throttle` (slows down from 90 % on) or `hold` (grants wait up to 5 s, then refuses): what happens at `max_bytes`",
+    "`none`, `all_groups` or `groups(a,b)`: whose unread records no retention deletes, counted from committed offsets, while the group has a member or committed within 7 days; a trim by an operator is not bound",
+    "`none` or up to 16 of `email:records=100000,seconds=60,action=reject;fraud:bytes=1GiB`: how far a group may fall behind before producers are held (`action=throttle`, the default) or refused (`reject`)",
     "1 KiB to 8 MiB: largest record batch",
     "`create` (the producer) or `append` (the broker): who writes timestamps",
     "`producer`, `none`, `gzip`, `snappy`, `lz4` or `zstd`: advice to producers; the broker never re-encodes",

@@ -36,7 +36,10 @@ pub use quota::{
     Match, QUOTA_WEIGHT_DEFAULT, QuotaDescription, QuotaEntity, QuotaError, QuotaLimits, QuotaMode,
     QuotaUse, Resource,
 };
-pub use topic::{CompressionHint, ConfigError, Durability, OnFull, TimestampType, TopicConfig};
+pub use topic::{
+    BacklogAction, BacklogLimit, CompressionHint, ConfigError, Durability, OnFull, Protect,
+    TimestampType, TopicConfig,
+};
 
 /// Commit this was built from; `"unknown"` in a build that was not told, such as a development one.
 pub const COMMIT: &str = match option_env!("STOPLOG_COMMIT") {

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::quantity::{InvalidQuantity, parse_bytes, parse_duration};
 
+mod limits;
+
+pub use limits::{BacklogAction, BacklogLimit, OnFull, Protect};
+
 /// When an append counts as visible and is acknowledged by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,17 +36,6 @@ pub enum TimestampType {
     Create,
     /// The broker, at append.
     Append,
-}
-
-/// What happens to a produce request when the topic is at `max_bytes`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFull {
-    /// Refuse with TOPIC_FULL.
-    #[default]
-    Reject,
-    /// Drop the oldest segments.
-    DropOldest,
 }
 
 /// What producers are advised to use; the broker never re-encodes.
@@ -77,8 +70,16 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
     /// Limit of the whole *topic* in bytes; `None` = no limit.
     pub max_bytes: Option<u64>,
+    /// Limit of the whole topic in segments, the active ones counted; `None` = no limit.
+    pub max_segments: Option<u32>,
+    /// Limit of the age of its records in milliseconds; `None` = no limit.
+    pub max_age_ms: Option<u64>,
     /// What happens at `max_bytes`.
     pub on_full: OnFull,
+    /// Whose unread records no retention deletes.
+    pub protect: Protect,
+    /// How far which groups may fall behind.
+    pub backlog: Vec<BacklogLimit>,
     /// Largest record batch in bytes.
     pub max_message_bytes: u32,
     /// Who writes timestamps.
@@ -95,7 +96,11 @@ impl Default for TopicConfig {
             retention_ms: Some(7 * 86_400_000),
             retention_bytes: None,
             max_bytes: None,
+            max_segments: None,
+            max_age_ms: None,
             on_full: OnFull::Reject,
+            protect: Protect::None,
+            backlog: Vec::new(),
             max_message_bytes: 1 << 20,
             timestamp_type: TimestampType::Create,
             compression: CompressionHint::Producer,
@@ -129,25 +134,21 @@ pub enum ConfigError {
         /// What would fit.
         reason: String,
     },
-    /// The value is known but this version does not do it yet.
-    #[error("{key} = {value:?} is not supported by this version")]
-    Unsupported {
-        /// The setting.
-        key: String,
-        /// The value that was given.
-        value: String,
-    },
 }
 
 impl TopicConfig {
     /// Names of all settings, in the order they are shown.
-    pub const KEYS: [&'static str; 9] = [
+    pub const KEYS: [&'static str; 13] = [
         "durability",
         "segment_bytes",
         "retention_ms",
         "retention_bytes",
         "max_bytes",
+        "max_segments",
+        "max_age_ms",
         "on_full",
+        "protect",
+        "backlog",
         "max_message_bytes",
         "timestamp_type",
         "compression",
@@ -162,8 +163,6 @@ impl TopicConfig {
             reason,
         };
         let quantity = |e: InvalidQuantity| refuse(e.to_string());
-        let unsupported =
-            || ConfigError::Unsupported { key: key.to_owned(), value: value.to_owned() };
         match key {
             "durability" => self.durability = parse_durability(value).map_err(refuse)?,
             "segment_bytes" => {
@@ -173,24 +172,16 @@ impl TopicConfig {
                 }
                 self.segment_bytes = bytes;
             }
-            "retention_ms" => {
-                self.retention_ms = limit(value, |text| {
-                    parse_duration(text).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-                })
-                .map_err(quantity)?;
-            }
+            "retention_ms" => self.retention_ms = limit(value, parse_ms).map_err(quantity)?,
             "retention_bytes" => {
                 self.retention_bytes = limit(value, parse_bytes).map_err(quantity)?
             }
             "max_bytes" => self.max_bytes = limit(value, parse_bytes).map_err(quantity)?,
-            "on_full" => {
-                self.on_full = match value {
-                    "reject" => OnFull::Reject,
-                    "drop_oldest" => OnFull::DropOldest,
-                    "throttle" | "hold" => return Err(unsupported()),
-                    _ => return Err(refuse("one of reject, drop_oldest".to_owned())),
-                };
-            }
+            "max_segments" => self.max_segments = parse_segments(value).map_err(refuse)?,
+            "max_age_ms" => self.max_age_ms = limit(value, parse_ms).map_err(quantity)?,
+            "on_full" => self.on_full = OnFull::read(value).map_err(refuse)?,
+            "protect" => self.protect = Protect::read(value).map_err(refuse)?,
+            "backlog" => self.backlog = BacklogLimit::read_all(value).map_err(refuse)?,
             "max_message_bytes" => {
                 let bytes = parse_bytes(value).map_err(quantity)?;
                 let fits =
@@ -199,30 +190,36 @@ impl TopicConfig {
                     fits.ok_or_else(|| refuse("1KiB to 8MiB are allowed".to_owned()))?;
             }
             "timestamp_type" => {
-                self.timestamp_type = match value {
-                    "create" => TimestampType::Create,
-                    "append" => TimestampType::Append,
-                    _ => return Err(refuse("one of create, append".to_owned())),
-                };
+                self.timestamp_type = parse_timestamp_type(value).map_err(refuse)?
             }
-            "compression" => {
-                self.compression = match value {
-                    "producer" => CompressionHint::Producer,
-                    "none" => CompressionHint::None,
-                    "gzip" => CompressionHint::Gzip,
-                    "snappy" => CompressionHint::Snappy,
-                    "lz4" => CompressionHint::Lz4,
-                    "zstd" => CompressionHint::Zstd,
-                    _ => {
-                        return Err(refuse(
-                            "one of producer, none, gzip, snappy, lz4, zstd".to_owned(),
-                        ));
-                    }
-                };
-            }
+            "compression" => self.compression = parse_compression(value).map_err(refuse)?,
             _ => return Err(ConfigError::UnknownKey { key: key.to_owned() }),
         }
         Ok(())
+    }
+
+    /// Rules between settings, and with the number of partitions; each setting alone was checked
+    /// when it was set.
+    pub fn check(&self, partitions: u32) -> Result<(), String> {
+        let message = u64::from(self.max_message_bytes);
+        if let Some(bytes) = self.max_bytes.filter(|bytes| *bytes < message) {
+            return Err(format!("max_bytes = {bytes} is less than max_message_bytes = {message}"));
+        }
+        if let Some(segments) = self.max_segments.filter(|segments| *segments < partitions) {
+            return Err(format!(
+                "max_segments = {segments} is less than one for each of {partitions} partitions"
+            ));
+        }
+        let drops = [
+            ("max_segments", self.max_segments.is_some()),
+            ("max_age_ms", self.max_age_ms.is_some()),
+        ];
+        match drops.iter().find(|(_, set)| *set && self.on_full != OnFull::DropOldest) {
+            Some((key, _)) => {
+                Err(format!("{key} deletes data: it goes only with on_full = drop_oldest"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// All settings as text that `set` reads back, by name.
@@ -234,7 +231,11 @@ impl TopicConfig {
             ("retention_ms", optional(self.retention_ms)),
             ("retention_bytes", optional(self.retention_bytes)),
             ("max_bytes", optional(self.max_bytes)),
+            ("max_segments", optional(self.max_segments.map(u64::from))),
+            ("max_age_ms", optional(self.max_age_ms)),
             ("on_full", self.on_full.to_string()),
+            ("protect", self.protect.to_string()),
+            ("backlog", BacklogLimit::show_all(&self.backlog)),
             ("max_message_bytes", self.max_message_bytes.to_string()),
             ("timestamp_type", self.timestamp_type.to_string()),
             ("compression", self.compression.to_string()),
@@ -242,8 +243,37 @@ impl TopicConfig {
     }
 }
 
-fn limit<E>(value: &str, parse: impl Fn(&str) -> Result<u64, E>) -> Result<Option<u64>, E> {
+fn limit<T, E>(value: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, E> {
     if value == "none" { Ok(None) } else { parse(value).map(Some) }
+}
+
+fn parse_ms(text: &str) -> Result<u64, InvalidQuantity> {
+    parse_duration(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn parse_segments(value: &str) -> Result<Option<u32>, String> {
+    let parse = |text: &str| text.parse::<u32>().ok().filter(|n| *n > 0).ok_or(());
+    limit(value, parse).map_err(|()| "a number from 1 on, or none".to_owned())
+}
+
+fn parse_timestamp_type(value: &str) -> Result<TimestampType, String> {
+    match value {
+        "create" => Ok(TimestampType::Create),
+        "append" => Ok(TimestampType::Append),
+        _ => Err("one of create, append".to_owned()),
+    }
+}
+
+fn parse_compression(value: &str) -> Result<CompressionHint, String> {
+    match value {
+        "producer" => Ok(CompressionHint::Producer),
+        "none" => Ok(CompressionHint::None),
+        "gzip" => Ok(CompressionHint::Gzip),
+        "snappy" => Ok(CompressionHint::Snappy),
+        "lz4" => Ok(CompressionHint::Lz4),
+        "zstd" => Ok(CompressionHint::Zstd),
+        _ => Err("one of producer, none, gzip, snappy, lz4, zstd".to_owned()),
+    }
 }
 
 /// `interval` alone means this (DESIGN D6: bounded loss).
@@ -270,15 +300,6 @@ impl fmt::Display for Durability {
             Durability::Interval { ms } => write!(f, "interval:{ms}ms"),
             Durability::Os => f.write_str("os"),
         }
-    }
-}
-
-impl fmt::Display for OnFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            OnFull::Reject => "reject",
-            OnFull::DropOldest => "drop_oldest",
-        })
     }
 }
 
@@ -311,9 +332,16 @@ mod tests {
     #[test]
     fn entries_read_back() {
         let mut config = TopicConfig::default();
-        for (key, value) in
-            [("durability", "interval:250ms"), ("max_bytes", "10GiB"), ("retention_ms", "none")]
-        {
+        for (key, value) in [
+            ("durability", "interval:250ms"),
+            ("max_bytes", "10GiB"),
+            ("max_segments", "40"),
+            ("max_age_ms", "1h"),
+            ("retention_ms", "none"),
+            ("on_full", "drop_oldest"),
+            ("protect", "groups(email,fraud)"),
+            ("backlog", "email:records=100000,seconds=60,action=reject;fraud:bytes=1GiB"),
+        ] {
             config.set(key, value).expect(key);
         }
         let mut copy = TopicConfig::default();
@@ -325,11 +353,33 @@ mod tests {
     }
 
     #[test]
-    fn later_policies_are_unsupported_and_unknown_ones_are_refused() {
+    fn what_is_unknown_is_refused() {
         let mut config = TopicConfig::default();
-        assert!(matches!(config.set("on_full", "hold"), Err(ConfigError::Unsupported { .. })));
-        assert!(matches!(config.set("on_full", "explode"), Err(ConfigError::Value { .. })));
+        for (key, value) in
+            [("on_full", "explode"), ("max_segments", "0"), ("protect", "x"), ("backlog", "x")]
+        {
+            assert!(matches!(config.set(key, value), Err(ConfigError::Value { .. })), "{key}");
+        }
         assert!(matches!(config.set("retention", "1d"), Err(ConfigError::UnknownKey { .. })));
         assert_eq!(config, TopicConfig::default());
+    }
+
+    #[test]
+    fn what_deletes_goes_only_with_drop_oldest_and_a_limit_takes_one_batch() {
+        let check = |partitions, settings: &[(&str, &str)]| {
+            let mut config = TopicConfig::default();
+            settings.iter().for_each(|(key, value)| config.set(key, value).expect(key));
+            config.check(partitions)
+        };
+        assert_eq!(check(1, &[]), Ok(()));
+        assert_eq!(check(1, &[("max_bytes", "1MiB")]), Ok(()));
+        assert!(check(1, &[("max_bytes", "1000KiB")]).is_err());
+        for key in ["max_segments", "max_age_ms"] {
+            for policy in ["reject", "throttle", "hold"] {
+                assert!(check(1, &[(key, "9"), ("on_full", policy)]).is_err(), "{key} {policy}");
+            }
+            assert_eq!(check(9, &[(key, "9"), ("on_full", "drop_oldest")]), Ok(()));
+        }
+        assert!(check(10, &[("max_segments", "9"), ("on_full", "drop_oldest")]).is_err());
     }
 }

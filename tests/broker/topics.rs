@@ -108,7 +108,7 @@ fn settings_that_do_not_fit_change_nothing() {
         let broker = World::new().open().await;
         let topic = create(&broker, "orders", 1).await;
         let before = topic.config();
-        for (key, value) in [("retention", "1h"), ("on_full", "hold"), ("max_bytes", "2KiB")] {
+        for (key, value) in [("retention", "1h"), ("on_full", "explode"), ("max_bytes", "2KiB")] {
             let change = vec![(key.to_owned(), value.to_owned())];
             let refused = broker.alter_topic(&name("orders"), change).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Invalid, "{key}");

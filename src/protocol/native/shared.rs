@@ -1,12 +1,12 @@
 //! Layouts of the words in `types` that several frames carry.
 
 use crate::types::{
-    Acks, Assignor, Class, ClusterInfo, CommittedOffset, CompressionHint, Durability,
-    DurabilityLevel, Effects, ErrorCode, GroupDescription, GroupId, GroupListing, GroupState,
-    LeaderEpoch, LimitUse, MemberDescription, Offset, OffsetReset, OnFull, PartitionDescription,
-    PartitionHealth, PartitionId, PressureReport, ProducerEpoch, ProducerId, Pushback,
-    PushbackCode, PushbackScope, Severity, Timestamp, TimestampType, TopicConfig, TopicDescription,
-    TopicId, TopicName, TopicPartition,
+    Acks, Assignor, BacklogAction, BacklogLimit, Class, ClusterInfo, CommittedOffset,
+    CompressionHint, Durability, DurabilityLevel, Effects, ErrorCode, GroupDescription, GroupId,
+    GroupListing, GroupState, LeaderEpoch, LimitUse, MemberDescription, Offset, OffsetReset,
+    OnFull, PartitionDescription, PartitionHealth, PartitionId, PressureReport, ProducerEpoch,
+    ProducerId, Protect, Pushback, PushbackCode, PushbackScope, Severity, Timestamp, TimestampType,
+    TopicConfig, TopicDescription, TopicId, TopicName, TopicPartition,
 };
 
 use super::wire::{DecodeError, DecodeProblem, Reader, Wire, put_text, take_text};
@@ -110,7 +110,28 @@ wire_numbered!(DurabilityLevel:
     ["Survives a power cut."] 2 => Durable,
 );
 wire_numbered!(TimestampType: ["Written by the producer."] 0 => Create, ["Written by the broker."] 1 => Append);
-wire_numbered!(OnFull: ["Refuse with TOPIC_FULL."] 0 => Reject, ["Drop the oldest segments."] 1 => DropOldest);
+wire_numbered!(OnFull:
+    ["Refuse with TOPIC_FULL."] 0 => Reject,
+    ["Drop the oldest segments."] 1 => DropOldest,
+    ["Slow down from 90 % on."] 2 => Throttle,
+    ["Withhold grants for up to 5 s, then refuse."] 3 => Hold,
+);
+wire_variants!(Protect {
+    0 => None ["Nobody's."],
+    1 => Groups ["Those of these groups."] { groups: Vec<GroupId> },
+    2 => AllGroups ["Those of every group that committed an offset of the topic."],
+});
+wire_numbered!(BacklogAction:
+    ["Producers wait until the group has read on."] 0 => Throttle,
+    ["Producers are refused."] 1 => Reject,
+);
+wire_fields!(BacklogLimit ["How far one group may fall behind before producers are held back."] {
+    group: GroupId ["The group."],
+    records: Option<u64> ["Records it has not committed."],
+    bytes: Option<u64> ["Bytes of these."],
+    seconds: Option<u64> ["Age of the first of these."],
+    action: BacklogAction ["What happens then."],
+});
 wire_numbered!(CompressionHint:
     ["No advice."] 0 => Producer, ["No compression."] 1 => None, ["gzip"] 2 => Gzip,
     ["snappy"] 3 => Snappy, ["lz4"] 4 => Lz4, ["zstd"] 5 => Zstd,
@@ -306,7 +327,11 @@ wire_fields!(TopicConfig ["Settings of a topic."] {
     retention_ms: Option<u64> ["Sealed segments older than this are deleted."],
     retention_bytes: Option<u64> ["Oldest segments are deleted while a partition holds more."],
     max_bytes: Option<u64> ["Limit of the whole topic."],
+    max_segments: Option<u32> ["Limit of the whole topic in segments."],
+    max_age_ms: Option<u64> ["Limit of the age of its records."],
     on_full: OnFull ["What happens at `max_bytes`."],
+    protect: Protect ["Whose unread records no retention deletes."],
+    backlog: Vec<BacklogLimit> ["How far which groups may fall behind."],
     max_message_bytes: u32 ["Largest record batch in bytes."],
     timestamp_type: TimestampType ["Who writes timestamps."],
     compression: CompressionHint ["Advice to producers."],

@@ -97,7 +97,6 @@ impl ToAnswer for ConfigError {
     fn to_answer(&self) -> ErrorAnswer {
         let code = match self {
             ConfigError::UnknownKey { .. } | ConfigError::Value { .. } => ErrorCode::InvalidConfig,
-            ConfigError::Unsupported { .. } => ErrorCode::Unsupported,
         };
         ErrorAnswer::new(code, self.to_string())
     }

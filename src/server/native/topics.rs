@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::error::{ToAnswer, no_topic};
 use super::link::Link;
 use crate::broker::flow::Cost;
-use crate::broker::{CreateTopicError, FetchError, NewTopic, OffsetQuery, Topic, TrimError};
+use crate::broker::{
+    AlterTopicError, CreateTopicError, FetchError, NewTopic, OffsetQuery, Topic, TrimError,
+};
 use crate::protocol::native::list_offsets::{self, OffsetSpec};
 use crate::protocol::native::metadata::{self, Entry, TopicMetadata, TopicSelector};
 use crate::protocol::native::topic_delete::{self, TopicRef};
@@ -102,10 +104,10 @@ pub(super) async fn create(
     let config = changed(TopicConfig::default(), &request.settings)?;
     if request.dry_run {
         let taken = link.broker().topic(&request.name).is_some();
-        let refusal = match (taken, request.partitions) {
-            (true, _) => Some(CreateTopicError::Exists(request.name)),
-            (false, 0) => Some(CreateTopicError::NoPartitions),
-            (false, _) => None,
+        let refusal = match (request.partitions, taken) {
+            (0, _) => Some(CreateTopicError::NoPartitions),
+            (_, true) => Some(CreateTopicError::Exists(request.name)),
+            (partitions, false) => config.check(partitions).err().map(CreateTopicError::Config),
         };
         return match refusal {
             Some(error) => Err(error.to_answer()),
@@ -137,6 +139,8 @@ pub(super) async fn alter(
     let topic = referred(&link, &request.topic)?;
     if request.dry_run {
         let config = changed((*topic.config()).clone(), &request.settings)?;
+        let fits = config.check(topic.partition_count()).map_err(AlterTopicError::Config);
+        fits.map_err(|error| error.to_answer())?;
         return Ok(topic_alter::Response { id: topic.id(), config });
     }
     let altered = link.broker().alter_topic(topic.name(), request.settings).await;
@@ -152,8 +156,7 @@ pub(super) async fn add_partitions(
     if request.dry_run {
         let (has, asked) = (topic.partition_count(), request.partitions);
         if asked < has {
-            let fewer = crate::broker::AlterTopicError::FewerPartitions { has, asked };
-            return Err(fewer.to_answer());
+            return Err(AlterTopicError::FewerPartitions { has, asked }.to_answer());
         }
         return Ok(partitions_add::Response { id: topic.id(), partitions: asked });
     }

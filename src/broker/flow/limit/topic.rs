@@ -35,6 +35,8 @@ impl From<OnFull> for AtLimit {
         match on_full {
             OnFull::Reject => AtLimit::Reject,
             OnFull::DropOldest => AtLimit::DropOldest,
+            OnFull::Throttle => AtLimit::Throttle,
+            OnFull::Hold => AtLimit::Hold,
         }
     }
 }
