@@ -174,6 +174,7 @@ impl Coordinator {
                 topics: &core.topics,
                 rng: core.env.rng.as_ref(),
                 now: core.env.clock.monotonic(),
+                time: core.env.clock.now(),
             };
             let mut round = Round::begin(self.log.machine(), &mut self.sessions, with);
             round.expire();
@@ -204,10 +205,24 @@ impl Coordinator {
             Some(cause) => Err(CommitError::Latched { cause: cause.to_owned() }),
             None => self.log.commit(records).await,
         };
+        self.tell_board(records, stored.is_ok());
         stored.map_err(|error| {
             warn!("a change of consumer groups was not stored: {error}");
             not_stored(&error)
         })
+    }
+
+    /// Of a failed round some records may have been stored, and applied, all the same.
+    fn tell_board(&self, records: &[GroupRecord], all_stored: bool) {
+        let (board, now) = (&self.core.board, self.core.env.clock.monotonic());
+        for record in records {
+            match all_stored {
+                true => board.applied(record, now),
+                false => {
+                    board.reread(record.group(), self.log.machine().group(record.group()), now)
+                }
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{DiskOptions, Flow, QuotaTable, Surroundings};
+use super::flow::{Board, DiskOptions, Flow, QuotaTable, Surroundings};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) catalog: Mutex<InternalLog<Catalog>>,
     pub(super) producers: Mutex<ProducerIds>,
     pub(super) flow: Arc<Flow>,
+    /// What groups committed.
+    pub(super) board: Board,
     pub(super) metrics: BrokerMetrics,
     pub(super) phase: watch::Sender<Phase>,
     /// Closed by a task that died: writes are refused with the cause from then on.
@@ -82,11 +84,13 @@ impl Core {
         let topics = TopicTable::default();
         topics.insert(open_topics(&storage, &flow, catalog.machine())?);
         let tombstones = catalog.machine().tombstones().collect();
+        let board = Board::of(groups.machine(), env.clock.now(), env.clock.monotonic());
         let core = Core {
             topics,
             catalog: Mutex::new(catalog),
             producers: Mutex::new(ProducerIds::new(producers)),
             flow,
+            board,
             metrics: BrokerMetrics::default(),
             phase: watch::Sender::new(Phase::Running),
             fault: Latch::new(),

@@ -33,6 +33,15 @@ pub struct FlowOptions {
     pub retry_after_ms_min: u32,
     /// Longest `retry_after` of a busy broker.
     pub retry_after_ms_max: u32,
+    /// A group without members limits nobody after this long: a deploy must not open the gate, a
+    /// dead group must.
+    pub absent_after_ms: u64,
+    /// A group without members protects its topics this long after its last commit: a forgotten
+    /// one must not hold the disk for ever.
+    pub protect_idle_ms: u64,
+    /// How much more a producer inside the group that limits it may write, in percent of the
+    /// limit: it would wait for itself.
+    pub insider_percent: u32,
 }
 
 impl Default for FlowOptions {
@@ -50,6 +59,9 @@ impl Default for FlowOptions {
             disk_full_per_mille: 40,
             retry_after_ms_min: 50,
             retry_after_ms_max: 5_000,
+            absent_after_ms: 600_000,
+            protect_idle_ms: 7 * 24 * 3_600_000,
+            insider_percent: 10,
         }
     }
 }

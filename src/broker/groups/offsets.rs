@@ -107,7 +107,8 @@ impl Round<'_> {
 
     fn store(&mut self, group: &GroupId, offsets: Vec<(TopicPartition, Committed)>) {
         let known = self.group(group).map_or(0, |group| group.offset_count());
-        self.emit(GroupRecord::Offsets { group: group.clone(), offsets });
+        let at = self.with.time;
+        self.emit(GroupRecord::OffsetsAt { group: group.clone(), at, offsets });
         let now = self.group(group).map_or(0, |group| group.offset_count());
         self.offsets_new += now.saturating_sub(known);
     }

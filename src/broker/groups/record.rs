@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{PartitionSet, TopicShape};
-use crate::types::{Assignor, GroupId, LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
+use crate::types::{
+    Assignor, GroupId, LeaderEpoch, Offset, Timestamp, TopicId, TopicName, TopicPartition,
+};
 
 /// One change of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +86,7 @@ pub enum GroupRecord {
         /// What it still holds and has to give up.
         revoking: PartitionSet,
     },
-    /// Offsets were committed, or moved by a reset.
+    /// Offsets were committed, or moved by a reset, nobody knows when. Read, no longer written.
     Offsets {
         /// The group.
         group: GroupId,
@@ -102,6 +104,15 @@ pub enum GroupRecord {
     GroupDeleted {
         /// The group.
         group: GroupId,
+    },
+    /// Offsets were committed, or moved by a reset.
+    OffsetsAt {
+        /// The group.
+        group: GroupId,
+        /// When.
+        at: Timestamp,
+        /// What.
+        offsets: Vec<(TopicPartition, Committed)>,
     },
 }
 
@@ -148,6 +159,7 @@ impl GroupRecord {
             | GroupRecord::TargetEpoch { group, .. }
             | GroupRecord::Current { group, .. }
             | GroupRecord::Offsets { group, .. }
+            | GroupRecord::OffsetsAt { group, .. }
             | GroupRecord::TopicForgotten { group, .. }
             | GroupRecord::GroupDeleted { group } => group,
         }

@@ -13,7 +13,7 @@ use super::sessions::{Key, Sessions};
 use super::state::{Group, Groups, Member, Roster, apply_to};
 use super::{GroupError, GroupOptions, TopicCatalog, TopicShape};
 use crate::env::Rng;
-use crate::types::{Assignor, GroupId, TopicName};
+use crate::types::{Assignor, GroupId, Timestamp, TopicName};
 
 /// What a round needs besides the requests.
 pub struct Surroundings<'a> {
@@ -25,6 +25,8 @@ pub struct Surroundings<'a> {
     pub rng: &'a dyn Rng,
     /// Monotonic time.
     pub now: Duration,
+    /// Wall clock, for what is told and kept; nothing is decided by it.
+    pub time: Timestamp,
 }
 
 /// One round over the committed `groups`.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::record::{Committed, GroupRecord, MemberFacts};
 use super::{PartitionSet, TopicShape};
 use crate::types::{
-    Assignor, GroupId, GroupState, PartitionId, TopicId, TopicName, TopicPartition,
+    Assignor, GroupId, GroupState, PartitionId, Timestamp, TopicId, TopicName, TopicPartition,
 };
 
 /// Every group of the broker.
@@ -89,6 +89,8 @@ type TopicOffsets = BTreeMap<PartitionId, Committed>;
 pub struct Group {
     roster: Arc<Roster>,
     offsets: BTreeMap<TopicId, Arc<TopicOffsets>>,
+    /// When some of `offsets` were last stored; `None` = not known.
+    committed_at: Option<Timestamp>,
 }
 
 impl Group {
@@ -121,9 +123,21 @@ impl Group {
         self.offsets.keys().copied()
     }
 
+    /// When it last committed; `None` = never, or nobody knows.
+    pub fn committed_at(&self) -> Option<Timestamp> {
+        self.committed_at
+    }
+
     /// Neither members nor offsets: nothing would be lost with it.
     pub fn is_void(&self) -> bool {
         self.roster.members.is_empty() && self.offsets.is_empty()
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, Committed)]) {
+        for (part, committed) in offsets {
+            let topic = Arc::make_mut(self.offsets.entry(part.topic).or_default());
+            topic.insert(part.partition, committed.clone());
+        }
     }
 
     fn snapshot(&self, id: &GroupId, records: &mut Vec<GroupRecord>) {
@@ -142,7 +156,11 @@ impl Group {
             let offsets = offsets.iter().map(|(partition, committed)| {
                 (TopicPartition { topic: *topic, partition: *partition }, committed.clone())
             });
-            records.push(GroupRecord::Offsets { group: id.clone(), offsets: offsets.collect() });
+            let (group, offsets) = (id.clone(), offsets.collect());
+            records.push(match self.committed_at {
+                Some(at) => GroupRecord::OffsetsAt { group, at, offsets },
+                None => GroupRecord::Offsets { group, offsets },
+            });
         }
     }
 }
@@ -314,14 +332,14 @@ pub(super) fn apply_to(slot: &mut Option<Group>, record: &GroupRecord) {
 
 fn apply_to_group(group: &mut Group, record: &GroupRecord) {
     match record {
-        GroupRecord::Offsets { offsets, .. } => {
-            for (part, committed) in offsets {
-                let topic = Arc::make_mut(group.offsets.entry(part.topic).or_default());
-                topic.insert(part.partition, committed.clone());
-            }
+        GroupRecord::Offsets { offsets, .. } => group.commit(offsets),
+        GroupRecord::OffsetsAt { at, offsets, .. } => {
+            group.commit(offsets);
+            group.committed_at = group.committed_at.max(Some(*at));
         }
         GroupRecord::TopicForgotten { topic, .. } => {
             group.offsets.remove(topic);
+            group.committed_at = group.committed_at.filter(|_| !group.offsets.is_empty());
         }
         record => apply_to_roster(Arc::make_mut(&mut group.roster), record),
     }
@@ -355,6 +373,7 @@ fn apply_to_roster(roster: &mut Roster, record: &GroupRecord) {
         }
         GroupRecord::Epoch { .. }
         | GroupRecord::Offsets { .. }
+        | GroupRecord::OffsetsAt { .. }
         | GroupRecord::TopicForgotten { .. }
         | GroupRecord::GroupDeleted { .. } => {}
     }

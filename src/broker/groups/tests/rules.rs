@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{World, group_id};
+use super::world::{Op, World, group_id};
 use crate::broker::groups::{
     Commit, CommitOffset, EPOCH_JOIN, EPOCH_LEAVE, EPOCH_LEAVE_STATIC, FetchCommitted, GroupError,
-    Heartbeat, Mode, Reset, TopicCatalog,
+    GroupRecord, Heartbeat, Mode, Reset, TopicCatalog,
 };
 use crate::types::{
-    Assignor, GroupState, LeaderEpoch, Offset, OffsetReset, PartitionId, TopicName, TopicPartition,
+    Assignor, GroupState, LeaderEpoch, Offset, OffsetReset, PartitionId, Timestamp, TopicName,
+    TopicPartition,
 };
 
 fn orders() -> TopicName {
@@ -279,4 +280,23 @@ fn limits_hold() {
     let other = Heartbeat { group: "other".parse().expect("valid"), ..heartbeat("b", EPOCH_JOIN) };
     let refused = world.round(true, |round| round.heartbeat(&other));
     assert_eq!(refused, Err(GroupError::Limit { limit: "groups_max", max: 1 }));
+}
+
+#[test]
+fn the_time_of_the_last_commit_is_kept_with_the_offsets() {
+    let mut world = World::new(1);
+    let told =
+        |world: &World| world.groups.group(&group_id()).and_then(|group| group.committed_at());
+    for second in [2, 5] {
+        world.pass(Duration::from_secs(second));
+        let request = commit(&world, "", -1, &[(0, 20)]);
+        world.round(true, |round| round.commit(&request)).expect("an empty group");
+    }
+    assert_eq!(told(&world), Some(Timestamp(8_000)), "the clock of this world begins at 1 s");
+    world.check_replay();
+    world.run(&Op::Delete { topic: 0 });
+    assert_eq!(told(&world), None);
+    let old = GroupRecord::Offsets { group: group_id(), offsets: Vec::new() };
+    world.groups.apply(&old);
+    assert_eq!(told(&world), None, "nobody knows when");
 }

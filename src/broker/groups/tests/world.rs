@@ -11,7 +11,7 @@ use crate::broker::groups::{
     HeartbeatAnswer, PartitionSet, Round, Sessions, Span, Surroundings, TopicCatalog, TopicShape,
 };
 use crate::env::{Rng, SeededRng};
-use crate::types::{GroupId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+use crate::types::{GroupId, Offset, PartitionId, Timestamp, TopicId, TopicName, TopicPartition};
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -153,6 +153,7 @@ impl World {
             topics: &self.topics,
             rng: &self.rng,
             now: self.now,
+            time: Timestamp(self.now.as_millis() as i64),
         };
         let mut round = Round::begin(&self.groups, &mut self.sessions, with);
         let answer = decide(&mut round);
@@ -172,6 +173,7 @@ impl World {
             topics: &self.topics,
             rng: &self.rng,
             now: self.now,
+            time: Timestamp(self.now.as_millis() as i64),
         };
         let mut round = Round::begin(&self.groups, &mut self.sessions, with);
         decide(&mut round);
