@@ -4,11 +4,12 @@
 mod answers;
 mod parts;
 mod pusher;
+mod round;
 mod server;
 mod topics;
 
 pub use parts::{Part, PartsOptions, measure};
-pub use server::serve;
+pub use server::{Work, serve};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

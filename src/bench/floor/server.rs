@@ -4,15 +4,15 @@
 //! One blocking thread reads a connection, one more sends its subscriptions. Nothing is checked
 //! beyond lengths: it listens on loopback for the bench that started it and for nobody else.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::answers::{cluster_answer, hello_answer, publisher_answer, topic_metadata};
-use super::lock;
 use super::pusher::{Credits, Pusher};
+use super::round::{Finisher, Pending, Round, Rounds};
 use super::topics::{Topic, Topics};
 use crate::env::Env;
 use crate::protocol::native::frame::HEADER_BYTES;
@@ -21,18 +21,29 @@ use crate::protocol::native::{
     encode_answer, encode_error, hello, list_offsets, metadata, ping, produce, producer_init,
     publisher_open, subscribe, topic_create, topic_delete,
 };
-use crate::types::{
-    DurabilityLevel, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId,
-    TopicConfig, TopicId,
-};
+use crate::types::{ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicConfig};
 
 /// Received at a time; holds several frames of the usual size.
 const BUFFER_BYTES: usize = 2 << 20;
 
+/// What the floor server does with a batch before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing, on the thread that received it.
+    Bare,
+    /// What the broker's design asks for: header and sums are checked, and a log writer's thread
+    /// writes it.
+    Required,
+}
+
 /// Serves until the process ends.
-pub fn serve(listener: &TcpListener, env: &Env) -> io::Result<()> {
+pub fn serve(listener: &TcpListener, env: &Env, work: Work) -> io::Result<()> {
     let address = listener.local_addr()?;
     let topics = Arc::new(Topics::new(Arc::clone(&env.disk)));
+    let finisher = match work {
+        Work::Bare => Finisher::Same(Arc::clone(&topics)),
+        Work::Required => Finisher::writer(Arc::clone(&topics)),
+    };
     loop {
         let (socket, _) = listener.accept()?;
         socket.set_nodelay(true)?;
@@ -44,22 +55,13 @@ pub fn serve(listener: &TcpListener, env: &Env) -> io::Result<()> {
             pending: Vec::new(),
             replies: Vec::new(),
         };
+        let rounds = Rounds::new(finisher.clone());
         std::thread::spawn(move || {
-            if let Err(error) = connection.run(socket) {
+            if let Err(error) = connection.run(socket, &rounds) {
                 tracing::debug!(%error, "a connection of the floor server ended");
             }
         });
     }
-}
-
-/// A batch that was received and is not written yet.
-struct Pending {
-    correlation: u64,
-    topic: TopicId,
-    partition: PartitionId,
-    /// Where it stands in the receive buffer.
-    from: usize,
-    to: usize,
 }
 
 struct Connection {
@@ -78,9 +80,9 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Reads as much as there is, writes all batches of it, answers all of it in one send.
-    fn run(mut self, mut socket: TcpStream) -> io::Result<()> {
-        let mut buffer = vec![0; BUFFER_BYTES];
+    /// Reads as much as there is, has all batches of it written and all of it answered.
+    fn run(mut self, mut socket: TcpStream, rounds: &Rounds) -> io::Result<()> {
+        let mut buffer = BytesMut::zeroed(BUFFER_BYTES);
         let mut filled = 0;
         loop {
             let read = socket.read(&mut buffer[filled..])?;
@@ -101,60 +103,19 @@ impl Connection {
                 self.frame(&header, &buffer, at)?;
                 at += frame_bytes;
             }
-            self.write(&mut buffer)?;
-            if !self.replies.is_empty() {
-                lock(&self.out).write_all(&self.replies)?;
-                self.replies.clear();
-            }
-            buffer.copy_within(at..filled, 0);
+            let round = Round {
+                buffer,
+                pending: std::mem::take(&mut self.pending),
+                replies: std::mem::take(&mut self.replies),
+                out: Arc::clone(&self.out),
+            };
+            let next = rounds.finish(round, at, filled - at)?;
+            (buffer, self.pending, self.replies) = (next.buffer, next.pending, next.replies);
             filled -= at;
             if missing > buffer.len() {
                 buffer.resize(missing, 0);
             }
         }
-    }
-
-    /// Writes the received batches, one call a partition, and answers them.
-    fn write(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut pending = std::mem::take(&mut self.pending);
-        let mut written: Vec<(Pending, Offset, Arc<Topic>)> = Vec::with_capacity(pending.len());
-        while let Some(first) = pending.first() {
-            let key = (first.topic, first.partition);
-            let Some(topic) = self.topics.by_id(key.0) else {
-                return Err(io::ErrorKind::NotFound.into());
-            };
-            let (group, others): (Vec<_>, Vec<_>) =
-                pending.into_iter().partition(|p| (p.topic, p.partition) == key);
-            pending = others;
-            let mut rest = &mut *buffer;
-            let mut cut = 0;
-            let mut slices = Vec::with_capacity(group.len());
-            for batch in &group {
-                let (_, tail) = rest.split_at_mut(batch.from - cut);
-                let (slice, tail) = tail.split_at_mut(batch.to - batch.from);
-                slices.push(slice);
-                (rest, cut) = (tail, batch.to);
-            }
-            let partition = topic.partition(key.1).ok_or(io::ErrorKind::NotFound)?;
-            let bases = partition.append(&mut slices)?;
-            if topic.synced {
-                partition.sync()?;
-            }
-            written.extend(
-                group.into_iter().zip(bases).map(|(p, base)| (p, base, Arc::clone(&topic))),
-            );
-        }
-        for (batch, base, topic) in written {
-            let level = if topic.synced { DurabilityLevel::Durable } else { DurabilityLevel::Os };
-            let answer = produce::Response {
-                base_offset: Some(base),
-                append_time: crate::types::Timestamp::NONE,
-                level,
-                duplicate: false,
-            };
-            encode_answer::<produce::Request>(&mut self.replies, batch.correlation, &answer);
-        }
-        Ok(())
     }
 
     fn frame(&mut self, header: &FrameHeader, buffer: &[u8], at: usize) -> io::Result<()> {
@@ -316,10 +277,12 @@ fn read<T: Wire>(control: &[u8]) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::protocol::native::batches;
     use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
-    use crate::types::Acks;
+    use crate::types::{Acks, PartitionId};
 
     /// Sends frames and reads what comes back until `enough` frames are there.
     fn exchange(
@@ -352,12 +315,18 @@ mod tests {
 
     #[test]
     fn what_was_produced_is_pushed_back() {
+        for work in [Work::Bare, Work::Required] {
+            produced_and_pushed_back(work);
+        }
+    }
+
+    fn produced_and_pushed_back(work: Work) {
         let dir = tempfile::tempdir().expect("a directory");
         let env = Env::real(dir.path().to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut socket =
             TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
-        std::thread::spawn(move || serve(&listener, &env));
+        std::thread::spawn(move || serve(&listener, &env, work));
 
         let mut out = Vec::new();
         let name = "floor".parse().expect("a name");

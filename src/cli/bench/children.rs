@@ -19,11 +19,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the floor or a broker on a free port and waits until it is ready.
+    /// Starts the floor, bare or with the required work, or a broker on a free port and waits until it is ready.
     pub fn start(name: &'static str, data: &Path) -> Result<Server, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         match name {
             "floor" => command.args(["bench", "floor", "--serve", "127.0.0.1:0", "--data"]),
+            "required" => {
+                let floor = ["bench", "floor", "--serve", "127.0.0.1:0", "--required", "--data"];
+                command.args(floor)
+            }
             _ => command.args(["serve", "--listen", "127.0.0.1:0", "--data"]),
         };
         let mut child = command.arg(data).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::bench::Machine;
-use crate::bench::floor::{Part, PartsOptions, measure, serve};
+use crate::bench::floor::{Part, PartsOptions, Work, measure, serve};
 use crate::cli::failure::CommandResult;
 use crate::cli::output::{Output, Table};
 use crate::env::Env;
@@ -31,6 +31,10 @@ pub struct FloorArgs {
     /// Serve as the floor on this address instead of measuring parts.
     #[arg(long, value_name = "HOST:PORT")]
     serve: Option<String>,
+    /// Serve with what the broker's design asks for: check each batch, and hand it to the thread
+    /// of a log writer.
+    #[arg(long, requires = "serve")]
+    required: bool,
 }
 
 #[derive(Serialize)]
@@ -49,7 +53,8 @@ pub fn run(args: &FloorArgs, out: &mut Output) -> CommandResult {
         let listener = TcpListener::bind(address)?;
         out.say(format_args!("ready native={}", listener.local_addr()?))?;
         out.flush()?;
-        return Ok(serve(&listener, &env)?);
+        let work = if args.required { Work::Required } else { Work::Bare };
+        return Ok(serve(&listener, &env, work)?);
     }
     let options = PartsOptions {
         bytes: args.bytes,

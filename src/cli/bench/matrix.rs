@@ -23,6 +23,10 @@ pub struct MatrixArgs {
     /// Bytes moved in each run; the rolls cell always moves 1 GiB.
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes)]
     bytes: u64,
+    /// Whom to measure against the floor: the broker, or the floor with the work that the broker's
+    /// design asks for (checks, and a log writer's thread); produce only.
+    #[arg(long, value_enum, default_value = "broker")]
+    subject: Subject,
     /// Only cells with this many connections.
     #[arg(long)]
     connections: Option<usize>,
@@ -35,6 +39,12 @@ pub struct MatrixArgs {
     /// Only cells with this batch size.
     #[arg(long, value_parser = super::workload::size)]
     batch_bytes: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    Broker,
+    Required,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,7 +69,11 @@ pub fn run(args: &MatrixArgs, out: &mut Output) -> CommandResult {
     let dir = tempfile::tempdir()?;
     let machine = Machine::describe(dir.path());
     let floor = Server::start("floor", &dir.path().join("floor"))?;
-    let broker = Server::start("broker", &dir.path().join("broker"))?;
+    let subject = match args.subject {
+        Subject::Broker => "broker",
+        Subject::Required => "required",
+    };
+    let broker = Server::start(subject, &dir.path().join(subject))?;
     let columns = [
         "kind",
         "record",
