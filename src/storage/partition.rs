@@ -97,6 +97,12 @@ impl Partition {
         self.shared.health()
     }
 
+    /// A file that belongs to it, and is not storage's own, could not be synced: final for the data
+    /// directory, as any failed sync is.
+    pub fn sync_failed(&self, error: &std::io::Error) {
+        self.shared.dir.latch(&format!("beside partition {}: {error}", self.shared.id));
+    }
+
     /// What recovery found and did when it was opened, in order.
     pub fn findings(&self) -> &[Finding] {
         self.shared.findings.get().map_or(&[], Vec::as_slice)

@@ -1,8 +1,10 @@
 //! The catalog: made, changed, deleted, and found again after every crash.
 
 use stoplog::broker::{
-    AlterTopicError, Broker, BrokerOptions, CreateTopicError, NewTopic, ShutdownMode, Topic,
+    AlterTopicError, Broker, BrokerOptions, CommitError, CreateTopicError, NewTopic, ShutdownMode,
+    Topic,
 };
+use stoplog::env::sim::Fault;
 use stoplog::types::{ErrorKind, PartitionId, TopicName};
 
 use crate::world::{World, batch, config, produce, read_all, run, until};
@@ -183,6 +185,39 @@ fn the_catalog_stays_bounded_and_survives_a_damaged_snapshot() {
         assert!(world.disk.flip_bit(oldest, 40, 3));
         let refused = Broker::open_with(world.options.clone(), world.env()).await;
         assert_eq!(refused.map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
+    });
+}
+
+#[test]
+fn a_failed_sync_of_a_snapshot_is_final_like_any_other() {
+    run(async {
+        let mut beside_snapshots = 0;
+        for n in 0..60 {
+            let mut world = World::new();
+            world.options.housekeeping.snapshot_bytes = 4 << 10;
+            let broker = world.open().await;
+            let topic = create(&broker, "orders", 1).await;
+            world.disk.fail_nth(n, Fault::SyncFailed);
+            for round in 0..60 {
+                let value = if round % 2 == 0 { "1h" } else { "2h" };
+                let change = vec![("retention_ms".to_owned(), value.to_owned())];
+                let altered = broker.alter_topic(topic.name(), change).await;
+                if altered.is_err() || world.disk.struck().is_some() {
+                    break;
+                }
+            }
+            let Some(struck) = world.disk.struck() else { break };
+            let snapshots = world.disk.files();
+            let any = snapshots.iter().any(|(path, _)| path.starts_with("internal"));
+            beside_snapshots += usize::from(any);
+            let change = vec![("retention_ms".to_owned(), "3h".to_owned())];
+            let refused = broker.alter_topic(topic.name(), change).await.map(drop).unwrap_err();
+            let latched = AlterTopicError::Commit(CommitError::Latched { cause: String::new() });
+            let same = std::mem::discriminant(&latched) == std::mem::discriminant(&refused);
+            assert!(same && refused.kind() == ErrorKind::Internal, "{refused} after {struck:?}");
+            broker.shutdown(ShutdownMode::AtOnce).await;
+        }
+        assert!(beside_snapshots > 2, "a file and its directory, twice; {beside_snapshots} met");
     });
 }
 

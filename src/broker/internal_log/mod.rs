@@ -35,7 +35,8 @@ use crate::record::{
     Records,
 };
 use crate::storage::{
-    Append, AppendError, Appended, LogDir, Materialised, Partition, PartitionOptions, ReadRequest,
+    Append, AppendError, Appended, Fault, LogDir, Materialised, Partition, PartitionOptions,
+    ReadRequest,
 };
 use crate::types::{
     Acks, Durability, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, TimestampType,
@@ -234,7 +235,12 @@ impl<M: Machine> InternalLog<M> {
             tokio::task::spawn_blocking(store).await.map_err(|e| e.to_string())?;
         let cut = snapshots.cut();
         self.snapshots = Some(snapshots);
-        stored.map_err(|e| e.to_string())?;
+        stored.map_err(|fault| {
+            if let Fault::Sync(error) = &fault {
+                self.partition.sync_failed(error);
+            }
+            fault.to_string()
+        })?;
         let Some(cut) = cut else { return Ok(()) };
         self.partition.trim(cut).await.map(|_| ()).map_err(|e| e.to_string())
     }

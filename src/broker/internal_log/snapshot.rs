@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::env::Disk;
-use crate::storage::{read_small_file, write_small_file};
+use crate::storage::{Fault, read_small_file, write_small_file};
 use crate::types::Offset;
 
 /// Directory of all snapshots, below the data directory.
@@ -73,7 +73,7 @@ impl Snapshots {
         disk: &dyn Disk,
         next: Offset,
         payload: &[u8],
-    ) -> io::Result<()> {
+    ) -> Result<(), Fault> {
         write_small_file(disk, &self.path(next), &file_bytes(next, payload))?;
         if !self.known.contains(&next) {
             self.known.push(next);
@@ -82,7 +82,7 @@ impl Snapshots {
             let oldest = self.known.remove(0);
             disk.remove_file(&self.path(oldest))?;
         }
-        disk.sync_dir(Path::new(DIRECTORY))
+        disk.sync_dir(Path::new(DIRECTORY)).map_err(Fault::Sync)
     }
 
     /// Where the log may be cut: every kept snapshot is at or above this offset.
