@@ -1,6 +1,8 @@
 //! The broker as a library, on the simulated disk: topics, produce and fetch, limits, restarts.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "broker/backlog.rs"]
+mod backlog;
 #[path = "broker/groups.rs"]
 mod groups;
 #[path = "broker/limits.rs"]

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
+use super::backlog::Backlogs;
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
@@ -99,6 +100,7 @@ impl Broker {
         lifecycle.run("disk watch", watch_disk(Arc::clone(&core)));
         lifecycle.run("shares of publishers", share_windows(Arc::clone(&core)));
         lifecycle.run("limits of topics", hold_limits(Arc::clone(&core)));
+        lifecycle.run("backlog limits", Backlogs::begin(&core).run());
         lifecycle.run("quotas", divide_quotas(Arc::clone(&core)));
         lifecycle.run("marks of written partitions", note_materialised(Arc::clone(&core)));
         if !tombstones.is_empty() {

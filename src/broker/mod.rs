@@ -4,6 +4,7 @@
 //! A request goes facade -> topic table (no lock) -> flow control -> storage. Everything durable of
 //! the broker itself goes through an internal log: a record is committed, then applied.
 
+mod backlog;
 mod catalog;
 mod coordinator;
 mod core;

@@ -4,17 +4,18 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
-use super::flow::{PartitionFlow, TopicFlow};
+use super::flow::{BacklogClaim, PartitionFlow, Past, TopicFlow};
 use super::read::{Reads, execute};
 use super::request::{Fetched, ReadMode};
 use crate::storage::Partition;
 use crate::types::{
-    LeaderEpoch, Offset, PartitionDescription, PartitionHealth, PartitionId, TopicConfig, TopicId,
-    TopicName, TopicPartition,
+    LeaderEpoch, Offset, PartitionDescription, PartitionHealth, PartitionId, Timestamp,
+    TopicConfig, TopicId, TopicName, TopicPartition,
 };
 
 /// A topic that exists.
@@ -83,6 +84,17 @@ impl Topic {
     /// Bytes of all its partitions, as storage counts them.
     pub fn bytes(&self) -> u64 {
         self.partitions.load().iter().map(|partition| partition.bytes()).sum()
+    }
+
+    /// Bytes that producers may write before they wait for a group, or `None` while none of its
+    /// backlog limits counts.
+    pub fn backlog_room_bytes(&self) -> Option<u64> {
+        self.flow.backlog.room_bytes()
+    }
+
+    /// For a publisher's grants, which leave what groups must still read its room.
+    pub fn backlog_claim(&self) -> BacklogClaim {
+        BacklogClaim::new(Arc::clone(&self.flow))
     }
 
     pub(super) fn config_now(&self) -> Guard<Arc<TopicConfig>> {
@@ -192,6 +204,22 @@ impl PartitionHandle {
             Some(fetched) => fetched,
             None => Err(FetchError::Closed),
         }
+    }
+
+    /// Where its sealed segments ended when, oldest first. `now` is of the wall clock.
+    pub(super) fn past(&self, now: Timestamp) -> Vec<Past> {
+        let sealed = self.log.as_ref().map(Partition::sealed_segments).unwrap_or_default();
+        let mut bytes = 0;
+        let start = sealed.first().map(|first| (first.base_offset, 0, first.max_append_time));
+        let ends = sealed.iter().map(|segment| {
+            bytes += segment.bytes;
+            (segment.next_offset, bytes, segment.max_append_time)
+        });
+        let past = start.into_iter().chain(ends).map(|(end, bytes, at)| {
+            let age_ms = u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
+            Past { age: Duration::from_millis(age_ms), end, bytes }
+        });
+        past.collect()
     }
 
     pub(super) fn log(&self) -> Result<&Partition, FetchError> {

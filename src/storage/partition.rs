@@ -47,6 +47,8 @@ pub struct SealedSegment {
     pub next_offset: Offset,
     /// Bytes of its file.
     pub bytes: u64,
+    /// When its last record was appended.
+    pub max_append_time: Timestamp,
 }
 
 /// A partition's handle.

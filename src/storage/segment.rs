@@ -160,6 +160,7 @@ impl Segment {
             base_offset: self.base_offset,
             next_offset: footer.tail.next_offset,
             bytes: footer.file_bytes(),
+            max_append_time: footer.max_append_time,
         })
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use stoplog::broker::groups::{
-    Commit, CommitOffset, EPOCH_JOIN, FetchCommitted, GroupError, Heartbeat, HeartbeatAnswer, Mode,
-    Reset,
+    Commit, CommitOffset, EPOCH_JOIN, EPOCH_LEAVE, FetchCommitted, GroupError, Heartbeat,
+    HeartbeatAnswer, Mode, Reset,
 };
 use stoplog::broker::{Broker, NewTopic, Topic};
 use stoplog::env::sim::Fault;
@@ -28,7 +28,7 @@ fn beat(member: &HeartbeatAnswer, owned: Option<Vec<TopicPartition>>) -> Heartbe
 }
 
 /// Joins and reports until the assignment has `partitions` partitions.
-async fn join(broker: &Broker, partitions: usize) -> HeartbeatAnswer {
+pub async fn join(broker: &Broker, partitions: usize) -> HeartbeatAnswer {
     let mut me = HeartbeatAnswer {
         member_id: "".into(),
         member_epoch: EPOCH_JOIN,
@@ -49,7 +49,7 @@ async fn join(broker: &Broker, partitions: usize) -> HeartbeatAnswer {
     panic!("never assigned {partitions} partitions");
 }
 
-fn commit(topic: &Topic, member: Option<&HeartbeatAnswer>, offset: i64) -> Commit {
+pub fn commit(topic: &Topic, member: Option<&HeartbeatAnswer>, offset: i64) -> Commit {
     Commit {
         group: "email".parse().unwrap(),
         member_id: member.map_or("".into(), |m| Arc::clone(&m.member_id)),
@@ -61,6 +61,11 @@ fn commit(topic: &Topic, member: Option<&HeartbeatAnswer>, offset: i64) -> Commi
             metadata: Some("note".into()),
         }],
     }
+}
+
+pub async fn leave(broker: &Broker, member: &HeartbeatAnswer) {
+    let left = Heartbeat { member_epoch: EPOCH_LEAVE, ..beat(member, None) };
+    broker.groups().heartbeat(left).await.unwrap();
 }
 
 async fn committed(broker: &Broker) -> Option<Offset> {

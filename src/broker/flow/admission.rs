@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AtLimit, Charged, ConnectionFlow, Flow, PartitionFlow, Permit, Room, Settled, TopicFlow,
-    TopicRoom, TopicRules,
+    AtLimit, BacklogHold, Charged, ConnectionFlow, Flow, PartitionFlow, Permit, Room, Settled,
+    Side, TopicFlow, TopicRoom, TopicRules,
 };
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
@@ -56,6 +56,8 @@ pub struct Ticket {
     charged: Option<Box<Charged>>,
     /// Bytes reserved under the topic's limit.
     reserved: u64,
+    /// Room taken of the topic's backlog limits.
+    backlog: BacklogHold,
     /// Bytes taken of the disk.
     on_disk: u64,
 }
@@ -75,10 +77,12 @@ impl Flow {
             since: now,
             charged: None,
             reserved: 0,
+            backlog: BacklogHold::default(),
             on_disk: 0,
         };
         ticket.charged = self.charge_quotas(&ask, now)?;
         ticket.reserved = self.reserve_topic(&ask, now)?;
+        ticket.backlog = hold_backlog(&ask)?;
         ticket.on_disk = self.take_disk(&ask, now)?;
         Ok(ticket)
     }
@@ -125,6 +129,14 @@ impl Flow {
     }
 }
 
+/// Takes room for a batch under the topic's backlog limits.
+fn hold_backlog(ask: &Ask<'_>) -> Result<BacklogHold, Pushback> {
+    ask.topic.backlog.admit(ask.bytes, ask.records, |group| match ask.connection {
+        Some(connection) if connection.has_joined(group) => Side::Inside,
+        _ => Side::Outside,
+    })
+}
+
 impl Ticket {
     /// When it was admitted.
     pub fn since(&self) -> Duration {
@@ -150,6 +162,10 @@ impl Ticket {
         };
         if let Some(charged) = self.charged.take().filter(|_| settled == Settled::Written) {
             charged.written();
+        }
+        let backlog = std::mem::take(&mut self.backlog);
+        if settled == Settled::Written {
+            backlog.written();
         }
         if self.reserved > 0 {
             self.topic.limit.settle(self.reserved, settled);

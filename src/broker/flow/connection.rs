@@ -37,6 +37,10 @@ impl Identity {
     }
 }
 
+/// Groups of one connection that are known: a client has a consumer or two, and what is forgotten
+/// counts as outside.
+const JOINED_MAX: usize = 64;
+
 /// One connection's limits. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ConnectionFlow(Arc<State>);
@@ -47,6 +51,8 @@ struct State {
     share: ConnectionShare,
     quotas: Arc<QuotaTree>,
     chains: Mutex<Chains>,
+    /// Groups it has a member in.
+    joined: Mutex<Vec<GroupId>>,
 }
 
 /// Resolved so far.
@@ -64,7 +70,34 @@ impl ConnectionFlow {
     /// A connection of `identity`.
     pub fn new(identity: Identity, share: ConnectionShare, quotas: Arc<QuotaTree>) -> Self {
         let chains = Mutex::default();
-        ConnectionFlow(Arc::new(State { identity, share, quotas, chains }))
+        let joined = Mutex::default();
+        ConnectionFlow(Arc::new(State { identity, share, quotas, chains, joined }))
+    }
+
+    /// It has a member in the group: it said so by a heartbeat.
+    pub fn join(&self, group: &GroupId) {
+        let mut joined = self.joined();
+        if joined.contains(group) {
+            return;
+        }
+        if joined.len() >= JOINED_MAX {
+            joined.remove(0);
+        }
+        joined.push(group.clone());
+    }
+
+    /// Its member left the group.
+    pub fn leave(&self, group: &GroupId) {
+        self.joined().retain(|joined| joined != group);
+    }
+
+    /// Whether it has a member in the group.
+    pub fn has_joined(&self, group: &GroupId) -> bool {
+        self.joined().contains(group)
+    }
+
+    fn joined(&self) -> std::sync::MutexGuard<'_, Vec<GroupId>> {
+        self.0.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its share of the pool for bytes in flight.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{
-    ConnectionFlow, DiskGauge, DiskOptions, DiskWatch, Edge, FetchPool, FlowOptions, GrantOptions,
-    Identity, Names, Pool, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, Seats, Share,
-    TopicLimit, Wake,
+    BacklogGate, ConnectionFlow, DiskGauge, DiskOptions, DiskWatch, Edge, FetchPool, FlowOptions,
+    GrantOptions, Identity, Names, Pool, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree,
+    Seats, Share, TopicLimit, Wake,
 };
 use crate::env::Clock;
 use crate::types::{Class, TopicName};
@@ -58,6 +58,8 @@ pub struct TopicFlow {
     pub name: TopicName,
     /// Bytes it may store.
     pub limit: TopicLimit,
+    /// Groups that must not fall further behind.
+    pub backlog: BacklogGate,
 }
 
 /// The limits of one partition.
@@ -134,7 +136,7 @@ impl Flow {
 impl TopicFlow {
     /// A topic that stores nothing yet.
     pub fn new(name: TopicName) -> TopicFlow {
-        TopicFlow { name, limit: TopicLimit::default() }
+        TopicFlow { name, limit: TopicLimit::default(), backlog: BacklogGate::default() }
     }
 }
 

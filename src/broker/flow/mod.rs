@@ -33,8 +33,9 @@ mod writer;
 
 pub use admission::{Ask, Outcome, Ticket};
 pub use backlog::{
-    Backlog, BacklogGauge, BacklogOptions, BacklogReservation, BacklogRules, Board, GroupSeen, Lag,
-    LagRing, Mark, Phase, Progress, Side,
+    Backlog, BacklogClaim, BacklogEdge, BacklogGate, BacklogGauge, BacklogHold, BacklogOptions,
+    BacklogReservation, BacklogRules, BacklogWatch, Backlogged, Board, GroupSeen, Lag, LagRing,
+    Mark, PartitionSeen, Past, Phase, Progress, Side,
 };
 pub use binding::Binding;
 pub use bucket::{Bucket, Owing, UNLIMITED};

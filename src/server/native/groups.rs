@@ -31,8 +31,15 @@ pub(super) async fn heartbeat(
         assignor: request.assignor,
         owned: request.owned,
     };
+    let group = heartbeat.group.clone();
     let answer = link.broker().groups().heartbeat(heartbeat).await;
     let answer = answer.map_err(|error| error.to_answer())?;
+    if let Some(flow) = link.flow() {
+        match answer.member_epoch < 0 {
+            true => flow.leave(&group),
+            false => flow.join(&group),
+        }
+    }
     let assigned = |(at, name): (TopicPartition, _)| group_heartbeat::Assigned {
         topic: at.topic,
         partition: at.partition,

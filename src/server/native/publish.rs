@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
-use crate::broker::flow::{AfterViolation, Cause, Grant, Offer, PublisherGrant, Wake};
+use crate::broker::flow::{
+    AfterViolation, BacklogClaim, Cause, Grant, Offer, PublisherGrant, Standing, Violation, Wake,
+};
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
 use crate::protocol::native::{
     ErrorAnswer, Frame, FrameType, encode_answer, encode_error, encode_notice, grant, produce,
@@ -31,6 +33,8 @@ struct Publisher {
     number: u32,
     topic: TopicId,
     grant: Mutex<PublisherGrant>,
+    /// What it was promised of the room that the topic's backlog limits leave.
+    backlog: BacklogClaim,
 }
 
 impl Publishers {
@@ -56,6 +60,7 @@ impl Publishers {
             number,
             topic: request.topic,
             grant: Mutex::new(broker.open_publisher(this.clone())),
+            backlog: topic.backlog_claim(),
         });
         let nothing = Grant { bytes_to: 0, ttl_ms: 0, cause: Cause::Grant };
         let grant = publisher.frame(publisher.poll(broker.monotonic()).unwrap_or(nothing));
@@ -85,7 +90,17 @@ impl Publisher {
     fn poll(&self, now: Duration) -> Option<Grant> {
         let mut grant = self.lock();
         let offer = Offer { bytes: grant.seat().share_bytes(), cause: Cause::Pool };
-        grant.poll(now, offer)
+        let offer = self.backlog.limit(offer, grant.outstanding());
+        let told = grant.poll(now, offer);
+        self.backlog.promise(grant.unspent());
+        told
+    }
+
+    fn received(&self, bytes: u64, now: Duration) -> Result<Standing, Violation> {
+        let mut grant = self.lock();
+        let standing = grant.received(bytes, now);
+        self.backlog.promise(grant.unspent());
+        standing
     }
 
     fn frame(&self, grant: Grant) -> grant::Request {
@@ -131,7 +146,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
     };
     let bytes = frame.data.len() as u64;
     let now = link.broker().monotonic();
-    let violation = publisher.as_ref().and_then(|p| p.lock().received(bytes, now).err());
+    let violation = publisher.as_ref().and_then(|p| p.received(bytes, now).err());
     if violation.as_ref().is_some_and(|violation| violation.then == AfterViolation::Close) {
         publishers.open.remove(&request.publisher);
     }

@@ -46,6 +46,8 @@ pub struct BacklogGauge {
     refused: AtomicBool,
     records: Ledger,
     bytes: Ledger,
+    /// Mean bytes of a record.
+    record_bytes: AtomicU64,
 }
 
 /// Totals of one unit since the start.
@@ -106,7 +108,18 @@ impl BacklogGauge {
             refused: AtomicBool::new(false),
             records: Ledger::new("records"),
             bytes: Ledger::new("bytes"),
+            record_bytes: AtomicU64::new(1),
         })
+    }
+
+    /// Whose lag it is.
+    pub fn group(&self) -> &GroupId {
+        &self.group
+    }
+
+    /// Whether the group's lag counts now.
+    pub fn is_counting(&self) -> bool {
+        self.counting.load(Ordering::Acquire)
     }
 
     /// The cause, for meters.
@@ -121,7 +134,7 @@ impl BacklogGauge {
         bytes: u64,
         side: Side,
     ) -> Result<BacklogReservation, Pushback> {
-        let counting = self.counting.load(Ordering::Acquire);
+        let counting = self.is_counting();
         let side = counting.then_some(side);
         if counting && self.late.load(Ordering::Relaxed) {
             return Err(self.refusal(&self.records, RETRY_UNKNOWN, side));
@@ -136,15 +149,16 @@ impl BacklogGauge {
         Ok(BacklogReservation { gauge: Arc::clone(self), records, bytes })
     }
 
-    /// Bytes that grants may hand out now, all publishers together, at so many bytes a record.
-    pub fn room_bytes(&self, bytes_per_record: u64) -> u64 {
-        if !self.counting.load(Ordering::Acquire) {
+    /// Bytes that grants may hand out now, all publishers together.
+    pub fn room_bytes(&self) -> u64 {
+        if !self.is_counting() {
             return UNLIMITED;
         }
         if self.late.load(Ordering::Relaxed) {
             return 0;
         }
-        let by_records = self.records.room().saturating_mul(bytes_per_record.max(1));
+        let record_bytes = self.record_bytes.load(Ordering::Relaxed);
+        let by_records = self.records.room().saturating_mul(record_bytes);
         by_records.min(self.bytes.room())
     }
 
@@ -165,8 +179,16 @@ impl BacklogGauge {
         self.counting.store(false, Ordering::Release);
     }
 
-    /// What was found after `mark`.
-    pub(super) fn publish(&self, mark: Mark, records: Found, bytes: Found, late: bool) {
+    /// What was found after `mark`; `record_bytes` is what a record has on average.
+    pub(super) fn publish(
+        &self,
+        mark: Mark,
+        records: Found,
+        bytes: Found,
+        record_bytes: u64,
+        late: bool,
+    ) {
+        self.record_bytes.store(record_bytes.max(1), Ordering::Relaxed);
         self.records.publish(mark.records, records);
         self.bytes.publish(mark.bytes, bytes);
         self.late.store(late, Ordering::Relaxed);
@@ -175,7 +197,7 @@ impl BacklogGauge {
 
     /// Whether it refused somebody since it was last asked, or has no room for anything.
     pub(super) fn is_binding(&self) -> bool {
-        self.refused.swap(false, Ordering::Relaxed) || self.room_bytes(1) == 0
+        self.refused.swap(false, Ordering::Relaxed) || self.room_bytes() == 0
     }
 
     fn refusal(&self, ledger: &Ledger, wait: Duration, side: Option<Side>) -> Pushback {

@@ -6,7 +6,7 @@
 //! # Invariants
 //! - At most [`SAMPLES_MAX`] samples, of rising time and not falling end.
 //! - Records are exact. Age and bytes are exact at samples, so an age is off by at most the time
-//!   between two of them: one look for what is young.
+//!   between two of them: one look, or a quarter of a second, for what is young.
 //! - None of the three rises with the offset.
 
 use std::collections::VecDeque;
@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use crate::types::Offset;
 
-/// Samples of one partition: 6 KiB, four minutes by the second and the rest thinner.
+/// Samples of one partition: 6 KiB, half a minute in full and the rest thinner.
 const SAMPLES_MAX: usize = 256;
+/// Looks closer than this leave one sample between them.
+const SPACING_MS: i64 = 250;
 
 /// What lies between an offset and the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,9 +68,32 @@ impl LagRing {
         self.push(Sample { at_ms: millis(now).saturating_sub(millis(age)), end: end.0, bytes });
     }
 
+    /// The log begins at `start`, when nothing older is known: its first records are as old as the
+    /// look that finds them.
+    pub(super) fn seed_start(&mut self, start: Offset, now: Duration) {
+        if self.samples.is_empty() {
+            self.push(Sample { at_ms: millis(now), end: start.0, bytes: 0 });
+        }
+    }
+
+    /// Records and bytes between the oldest and the newest sample.
+    pub(super) fn span(&self) -> (u64, u64) {
+        let ends = self.samples.front().zip(self.samples.back());
+        ends.map_or((0, 0), |(first, last)| {
+            (last.end.abs_diff(first.end), last.bytes.saturating_sub(first.bytes))
+        })
+    }
+
     /// Now the partition ends at `end`, with `bytes` ever written to it (retention takes nothing
     /// away from them).
     pub fn note(&mut self, now: Duration, end: Offset, bytes: u64) {
+        let mut newest_first = self.samples.iter().rev().map(|sample| sample.at_ms);
+        if let (Some(last), Some(before)) = (newest_first.next(), newest_first.next())
+            && last.saturating_sub(before) < SPACING_MS
+            && millis(now) > last
+        {
+            self.samples.pop_back();
+        }
         self.push(Sample { at_ms: millis(now), end: end.0, bytes });
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | phase | what counts | left when |
 //! |---|---|---|
-//! | catching up | nothing | it has members and is below every limit |
+//! | catching up | nothing | it has members and is below every limit, wherever it has not committed yet |
 //! | armed | its lag | there is no room: binding; an offset went back: catching up |
 //! | binding | its lag | it is below nine tenths of every limit: armed |
 //! | released | nothing | somebody joins: catching up |
@@ -20,7 +20,7 @@ use super::board::GroupSeen;
 use super::drain::CommitRate;
 use super::gauge::{BacklogGauge, Found, Mark};
 use super::lag::{Lag, LagRing};
-use crate::broker::flow::UNLIMITED;
+use crate::broker::flow::{FlowOptions, UNLIMITED};
 use crate::types::{Offset, Severity, TopicPartition};
 
 /// A record that was read waits for the commit too, so a little less than the time is handed out.
@@ -46,9 +46,18 @@ pub struct BacklogOptions {
     pub insider_percent: u32,
 }
 
+impl From<&FlowOptions> for BacklogOptions {
+    fn from(options: &FlowOptions) -> BacklogOptions {
+        BacklogOptions {
+            absent_after: Duration::from_millis(options.absent_after_ms),
+            insider_percent: options.insider_percent,
+        }
+    }
+}
+
 impl Default for BacklogOptions {
     fn default() -> BacklogOptions {
-        BacklogOptions { absent_after: Duration::from_secs(600), insider_percent: 10 }
+        BacklogOptions::from(&FlowOptions::default())
     }
 }
 
@@ -68,8 +77,12 @@ pub enum Phase {
 /// What one look at a group and a topic found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Of all partitions together.
+    /// Of all partitions together that it committed something of.
     pub lag: Lag,
+    /// The same if it had read nothing of the others.
+    pub lag_at_most: Lag,
+    /// Bytes of a record, on average.
+    pub record_bytes: u64,
     /// Sum of committed offsets.
     pub committed: u64,
     /// Members.
@@ -81,7 +94,7 @@ pub struct Progress {
 impl Progress {
     /// What a group has made of a topic whose partitions begin here and have these rings. What is
     /// deleted is no lag; nor is a partition the group never committed, for where it starts to
-    /// read is known to nobody but itself.
+    /// read is known to nobody but itself: until it told, its lag does not begin to count.
     pub fn of<'a>(
         seen: &GroupSeen,
         partitions: impl IntoIterator<Item = (TopicPartition, Offset, &'a LagRing)>,
@@ -89,12 +102,19 @@ impl Progress {
     ) -> Progress {
         let mut progress =
             Progress { members: seen.members, rewinds: seen.rewinds, ..Progress::default() };
+        let mut written = (0u64, 0u64);
         for (part, start, ring) in partitions {
-            let Some(committed) = seen.offsets.get(&part) else { continue };
-            progress.lag = progress.lag.and(ring.lag(start.max(*committed), now));
+            let (records, bytes) = ring.span();
+            written = (written.0.saturating_add(records), written.1.saturating_add(bytes));
+            let committed = seen.offsets.get(&part);
+            let lag = ring.lag(committed.map_or(start, |committed| start.max(*committed)), now);
+            progress.lag_at_most = progress.lag_at_most.and(lag);
+            let Some(committed) = committed else { continue };
+            progress.lag = progress.lag.and(lag);
             let offset = u64::try_from(committed.0).unwrap_or(0);
             progress.committed = progress.committed.saturating_add(offset);
         }
+        progress.record_bytes = written.1.div_ceil(written.0.max(1));
         progress
     }
 }
@@ -172,12 +192,12 @@ impl Backlog {
         self.presence(now, seen.members);
         let percent = if resumed { 101 + u64::from(self.options.insider_percent) } else { 100 };
         let present = seen.members > 0 || (resumed && seen.committed > 0);
-        if self.phase == Phase::CatchingUp && present && self.below(&seen.lag, percent) {
+        if self.phase == Phase::CatchingUp && present && self.below(&seen.lag_at_most, percent) {
             self.phase = Phase::Armed;
         }
         match self.phase {
             Phase::CatchingUp | Phase::Released => self.gauge.open(),
-            Phase::Armed | Phase::Binding => self.count(mark, &seen.lag),
+            Phase::Armed | Phase::Binding => self.count(mark, seen),
         }
         (self.phase != before).then_some((before, self.phase))
     }
@@ -196,14 +216,15 @@ impl Backlog {
         }
     }
 
-    fn count(&mut self, mark: Mark, lag: &Lag) {
+    fn count(&mut self, mark: Mark, seen: &Progress) {
+        let lag = &seen.lag;
         let per_s = self.rate.per_s().unwrap_or(0);
         let limit = self.records_max();
         let records = self.found(lag.records, limit, per_s);
         let bytes_per_s = scale(lag.bytes, per_s, lag.records);
         let bytes = self.found(lag.bytes, self.rules.bytes.unwrap_or(UNLIMITED), bytes_per_s);
         let late = self.rules.age.is_some_and(|most| lag.age >= most);
-        self.gauge.publish(mark, records, bytes, late);
+        self.gauge.publish(mark, records, bytes, seen.record_bytes, late);
         if self.gauge.is_binding() && lag.records > 0 {
             self.phase = Phase::Binding;
         } else if self.below(lag, 90) {

@@ -195,6 +195,11 @@ impl PublisherGrant {
         self.received - self.answered
     }
 
+    /// Bytes granted and not received yet.
+    pub fn unspent(&self) -> u64 {
+        self.bytes_to.saturating_sub(self.received)
+    }
+
     /// Its place among the others.
     pub fn seat(&self) -> &Arc<Seat> {
         &self.seat

@@ -24,7 +24,7 @@ fn records(most: u64) -> BacklogRules {
 
 fn progress(records: u64, members: u32) -> Progress {
     let lag = Lag { records, bytes: records * 10, age: ms(records) };
-    Progress { lag, committed: 0, members, rewinds: 0 }
+    Progress { lag, lag_at_most: lag, record_bytes: 10, members, ..Progress::default() }
 }
 
 fn tick(backlog: &mut Backlog, now: Duration, seen: Progress) -> Option<(Phase, Phase)> {
@@ -137,7 +137,7 @@ fn room_is_taken_by_reservations_until_they_are_seen_in_the_log() {
     written.written();
     assert!(admit(&backlog, 11).is_err(), "written, and not seen yet");
     tick(&mut backlog, ms(100), progress(90, 1));
-    assert_eq!(backlog.gauge().room_bytes(10), 100);
+    assert_eq!(backlog.gauge().room_bytes(), 100);
     tick(&mut backlog, ms(200), progress(50, 1));
     assert!(admit(&backlog, 50).is_ok());
 }
@@ -178,6 +178,16 @@ fn progress_adds_up_partitions_that_were_committed_from_where_they_begin() {
     let progress = Progress::of(&seen, partitions, ms(2_000));
     assert_eq!((progress.lag.records, progress.lag.bytes), (50, 500));
     assert_eq!((progress.lag.age, progress.committed, progress.members), (ms(1_600), 80, 3));
+    assert_eq!((progress.lag_at_most.records, progress.record_bytes), (50 + 9_999, 10));
+}
+
+#[test]
+fn a_group_that_has_not_said_where_it_reads_binds_nobody() {
+    let mut backlog = backlog(records(100), Severity::Hold);
+    let joined = Progress { lag: Lag::default(), ..progress(5_000, 1) };
+    assert_eq!(tick(&mut backlog, ms(0), joined), None, "nothing committed of 5,000 records");
+    assert_eq!(tick(&mut backlog, ms(100), progress(4_900, 1)), None);
+    assert!(backlog.gauge().admit(1_000, 1, Side::Outside).is_ok());
 }
 
 #[test]
@@ -237,7 +247,14 @@ impl World {
             let mark = self.backlog.gauge().mark();
             self.ring.note(now, Offset(self.end as i64), self.end * 100);
             let lag = self.lag(now);
-            let seen = Progress { lag, committed: self.committed, members: 1, rewinds: 0 };
+            let seen = Progress {
+                lag,
+                lag_at_most: lag,
+                record_bytes: 100,
+                committed: self.committed,
+                members: 1,
+                rewinds: 0,
+            };
             self.backlog.tick(now, mark, &seen);
         }
         for _ in 0..batches {

@@ -1,0 +1,121 @@
+//! Drives backlog limits: what groups have not read may hold the producers of a topic back.
+//!
+//! # Promises
+//! Limits are in force before the broker is opened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use super::core::Core;
+use super::flow::{
+    BacklogEdge, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, PartitionSeen, Past, Phase,
+};
+use super::topic::Topic;
+use crate::types::{Timestamp, TopicConfig, TopicId, TopicPartition};
+
+/// How late a limit may follow what a group commits.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Ticks after which topics are looked through for new limits.
+const TICKS_PER_SCAN: u32 = 5;
+
+/// The limits of all topics, and the topics that have any.
+pub(super) struct Backlogs {
+    core: Arc<Core>,
+    watch: BacklogWatch,
+    topics: Vec<Arc<Topic>>,
+    ticks: u32,
+}
+
+impl Backlogs {
+    /// Puts everything in force.
+    pub(super) fn begin(core: &Arc<Core>) -> Backlogs {
+        let options = BacklogOptions::from(&core.options.flow);
+        let watch = BacklogWatch::new(options, Arc::clone(&core.flow.names));
+        let mut begun = Backlogs { core: Arc::clone(core), watch, topics: Vec::new(), ticks: 0 };
+        begun.tick();
+        begun
+    }
+
+    /// Goes on for as long as the broker lives.
+    pub(super) async fn run(mut self) {
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.ticks.is_multiple_of(TICKS_PER_SCAN) {
+            self.scan();
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        let now = self.core.env.clock.monotonic();
+        let topics = self.topics.iter().map(Arc::as_ref);
+        let time = self.core.env.clock.now();
+        for edge in self.watch.tick(topics, &self.core.board, now, time) {
+            self.tell(&edge);
+        }
+    }
+
+    /// Finds topics with limits. One that lost its last is looked at once more, to open its gate.
+    fn scan(&mut self) {
+        let known = std::mem::take(&mut self.topics);
+        let is_limited = |topic: &Topic| !topic.config_now().backlog.is_empty();
+        let was_limited = |topic: &Topic| known.iter().any(|other| other.id() == topic.id());
+        let all = self.core.topics.now();
+        let watched = all.iter().filter(|topic| is_limited(topic) || was_limited(topic));
+        self.topics = watched.cloned().collect();
+    }
+
+    fn tell(&self, edge: &BacklogEdge) {
+        let name = self.core.topics.by_id(edge.topic).map(|topic| topic.name().to_string());
+        let topic = name.unwrap_or_else(|| edge.topic.to_string());
+        let (group, lag) = (&edge.group, edge.progress.lag);
+        let behind = format!("{} records, {} bytes, {:?}", lag.records, lag.bytes, lag.age);
+        match (edge.from, edge.to) {
+            (_, Phase::Binding) => {
+                info!("group {group} is {behind} behind in {topic}: its producers wait for it");
+            }
+            (_, Phase::Released) => {
+                warn!(
+                    "group {group} has had no member for too long, {behind} behind in {topic}: no producer waits for it any more"
+                );
+            }
+            (Phase::Binding, _) => info!("group {group} holds nobody back in {topic} any more"),
+            _ => {}
+        }
+    }
+}
+
+impl Backlogged for Topic {
+    fn id(&self) -> TopicId {
+        Topic::id(self)
+    }
+
+    fn config(&self) -> Arc<TopicConfig> {
+        Topic::config(self)
+    }
+
+    fn gate(&self) -> &BacklogGate {
+        &self.flow.backlog
+    }
+
+    fn partitions(&self) -> Vec<PartitionSeen> {
+        let partitions = Topic::partitions(self);
+        let seen = partitions.iter().map(|partition| {
+            let (start, end) = partition.span();
+            PartitionSeen { part: partition.id(), start, end, bytes: partition.bytes() }
+        });
+        seen.collect()
+    }
+
+    fn history(&self, part: TopicPartition, time: Timestamp) -> Vec<Past> {
+        let partition = self.partition(part.partition);
+        partition.map(|partition| partition.past(time)).unwrap_or_default()
+    }
+}
