@@ -11,6 +11,8 @@ mod disk_model;
 mod exhaustive;
 #[path = "sim/explorer.rs"]
 mod explorer;
+#[path = "sim/flow/backlog.rs"]
+mod flow_backlog;
 #[path = "sim/history.rs"]
 mod history;
 #[path = "sim/model.rs"]
