@@ -2,9 +2,10 @@
 //!
 //! `cargo run --example embedded_log`
 
+use stoplog::broker::flow::Within;
 use stoplog::broker::{Broker, BrokerOptions, NewTopic, ProduceRequest, ReadMode, ShutdownMode};
 use stoplog::record::{BatchBuilder, BuilderOptions, RecordRef, Records};
-use stoplog::types::{Acks, Offset, PartitionId};
+use stoplog::types::{Acks, Class, Offset, PartitionId};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,6 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             acks: Acks::Durable,
             deadline: None,
             connection: None,
+            class: Class::Normal,
+            within: Within::Window,
         })
         .await?;
     println!("stored from offset {}, {}", produced.base_offset, produced.level);

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{Board, DiskOptions, Flow, QuotaTable, Surroundings};
+use super::flow::{Board, DiskOptions, Facts, Flow, QuotaTable, Surroundings};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -21,8 +21,8 @@ use super::producer_ids::ProducerIds;
 use super::report::BrokerMetrics;
 use super::topic::{PartitionHandle, Topic, TopicTable};
 use crate::env::{Env, Latch};
-use crate::storage::{LogDir, Materialised, PartitionOptions};
-use crate::types::{PartitionId, Pushback, TopicConfig, TopicId, TopicPartition};
+use crate::storage::{LogDir, Materialised, Partition, PartitionOptions};
+use crate::types::{PartitionId, Pushback, PushbackScope, TopicConfig, TopicId, TopicPartition};
 
 /// How far a shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +80,7 @@ impl Core {
         }
         let groups = InternalLog::open(InternalId::GROUPS, &storage, &env, snapshot_bytes)?;
         let producers = InternalLog::open(InternalId::PRODUCERS, &storage, &env, snapshot_bytes)?;
-        let flow = Arc::new(open_flow(&options, catalog.machine(), &env)?);
+        let flow = Arc::new(open_flow(&options, catalog.machine(), &storage, &env)?);
         let topics = TopicTable::default();
         topics.insert(open_topics(&storage, &flow, catalog.machine())?);
         let tombstones = catalog.machine().tombstones().collect();
@@ -164,21 +164,32 @@ impl Core {
     }
 }
 
+impl Facts for Core {
+    fn sync_times(&self, writer: usize, into: &mut Vec<Duration>) {
+        self.storage.take_sync_times(writer, into);
+    }
+}
+
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("data_dir", &self.options.data_dir).finish_non_exhaustive()
     }
 }
 
-fn open_flow(options: &BrokerOptions, catalog: &Catalog, env: &Env) -> Result<Flow, OpenError> {
+fn open_flow(
+    options: &BrokerOptions,
+    catalog: &Catalog,
+    storage: &LogDir,
+    env: &Env,
+) -> Result<Flow, OpenError> {
     let quotas = catalog.quotas().map_err(|e| OpenError::Options(format!("the catalog: {e}")))?;
     let disk = DiskOptions {
         look_every: Duration::from_millis(options.housekeeping.disk_interval_ms),
         ..DiskOptions::from(&options.flow)
     };
-    let surroundings = Surroundings { machine_bytes: machine_bytes(), disk };
-    let clock = Arc::clone(&env.clock);
-    Ok(Flow::new(options.flow, surroundings, QuotaTable::new(quotas), clock))
+    let (machine_bytes, now) = (machine_bytes(), env.clock.monotonic());
+    let surroundings = Surroundings { machine_bytes, disk, writers: storage.writers(), now };
+    Ok(Flow::new(options.flow, surroundings, QuotaTable::new(quotas)))
 }
 
 /// Moves what no record explains to quarantine. Refuses to open when the catalog itself is what is
@@ -217,6 +228,8 @@ fn open_topics(
             log: InternalId::CATALOG.name,
             cause: format!("topic {}: {e}", topic.name),
         })?;
+        check_share(flow, &config)
+            .map_err(|cause| OpenError::Options(format!("topic {}: {cause}", topic.name)))?;
         let options = Arc::new(PartitionOptions::of_topic(&config));
         jobs.extend((0..topic.partitions).map(|number| job(id, topic, number, &options)));
         configs.push((id, topic, config));
@@ -229,6 +242,19 @@ fn open_topics(
     let topics: Vec<_> = configs.into_iter().map(topic).collect();
     info!("{} topics with {} partitions are open", topics.len(), jobs.len());
     Ok(topics)
+}
+
+/// A connection that has room for no batch of a topic would never be served.
+pub(super) fn check_share(flow: &Flow, config: &TopicConfig) -> Result<(), String> {
+    let share = flow.pool.limit_of(PushbackScope::Connection);
+    let largest = config.max_message_bytes;
+    if u64::from(largest) <= share {
+        return Ok(());
+    }
+    Err(format!(
+        "max_message_bytes is {largest} and a connection has {share} bytes in flight: \
+         one is to be lowered, or memory.inflight_bytes_max raised"
+    ))
 }
 
 type OpenJob = (TopicPartition, Arc<PartitionOptions>, Materialised);
@@ -281,7 +307,8 @@ fn open_partition(
         error!("partition {id} cannot be opened: {e}");
         e.to_string()
     });
-    Arc::new(PartitionHandle::new(id, log, flow.partition()))
+    let writer = log.as_ref().map_or(0, Partition::writer);
+    Arc::new(PartitionHandle::new(id, log, flow.partition(writer)))
 }
 
 fn machine_bytes() -> Option<u64> {

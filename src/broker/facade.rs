@@ -7,15 +7,15 @@ use super::backlog::Backlogs;
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
-use super::flow::{ConnectionFlow, Identity, PublisherGrant, Wake};
-use super::housekeeping::{
-    divide_quotas, hold_limits, note_materialised, share_windows, watch_disk,
-};
+use super::flow::{ConnectionFlow, Flow, Identity, Opening, PublisherGrant, Wake};
+use super::housekeeping::{divide_quotas, hold_limits, note_materialised, tick_flow, watch_disk};
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
 use super::request::ShutdownMode;
+use super::topic::Topic;
 use super::topics::purge_tombstones;
 use crate::env::Env;
+use crate::types::Class;
 
 /// An event log in this process: topics, partitions, groups, limits. Cheap to clone; all clones are
 /// the same broker.
@@ -32,7 +32,8 @@ use crate::env::Env;
 ///     ShutdownMode,
 /// };
 /// use stoplog::record::{BatchBuilder, BuilderOptions, RecordRef, Records};
-/// use stoplog::types::{Acks, DurabilityLevel, Offset, PartitionId};
+/// use stoplog::broker::flow::Within;
+/// use stoplog::types::{Acks, Class, DurabilityLevel, Offset, PartitionId};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -51,6 +52,8 @@ use crate::env::Env;
 ///         acks: Acks::Topic,
 ///         deadline: None,
 ///         connection: None,
+///         class: Class::Normal,
+///         within: Within::Window,
 ///     })
 ///     .await?;
 /// assert_eq!((produced.base_offset, produced.level), (Offset(0), DurabilityLevel::Durable));
@@ -98,7 +101,7 @@ impl Broker {
         let (groups, coordinator) = Coordinator::new(Arc::clone(&core), groups);
         let lifecycle = Lifecycle::new(Arc::clone(&core), tokio::spawn(coordinator.run()));
         lifecycle.run("disk watch", watch_disk(Arc::clone(&core)));
-        lifecycle.run("shares of publishers", share_windows(Arc::clone(&core)));
+        lifecycle.run("flow", tick_flow(Arc::clone(&core)));
         lifecycle.run("limits of topics", hold_limits(Arc::clone(&core)));
         lifecycle.run("backlog limits", Backlogs::begin(&core).run());
         lifecycle.run("quotas", divide_quotas(Arc::clone(&core)));
@@ -126,10 +129,21 @@ impl Broker {
         self.core().flow.connect(identity)
     }
 
-    /// A new publisher of a connection. `wake` is told when it waits and may perhaps send; the share
-    /// of its seat is what [`PublisherGrant::poll`] is to be offered.
-    pub fn open_publisher(&self, wake: Weak<dyn Wake>) -> PublisherGrant {
-        self.core().flow.open_publisher(wake)
+    /// A new publisher of a topic. `wake` is told when it waits and may perhaps send.
+    pub fn open_publisher(
+        &self,
+        topic: &Topic,
+        class: Class,
+        wake: Weak<dyn Wake>,
+    ) -> PublisherGrant {
+        let partitions = topic.partitions();
+        let writers = partitions.iter().map(|partition| partition.flow.writer);
+        self.core().flow.open_publisher(Opening::to(class, writers), wake)
+    }
+
+    /// Everything that limits.
+    pub fn flow(&self) -> &Arc<Flow> {
+        &self.core().flow
     }
 
     /// What it was opened with.

@@ -9,7 +9,6 @@ use tracing::warn;
 
 use super::catalog::CatalogRecord;
 use super::core::Core;
-use super::flow::Scratch;
 use super::topic::{PartitionHandle, Topic};
 use crate::storage::{Partition, SealedSegment};
 use crate::types::{OnFull, TopicPartition};
@@ -35,21 +34,21 @@ pub(super) async fn watch_disk(core: Arc<Core>) {
 /// Between two looks at the disk, however often somebody asks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Divides the pool among publishers, and wakes those that wait for their part of it.
-pub(super) async fn share_windows(core: Arc<Core>) {
-    let mut scratch = Scratch::default();
-    let mut tick = tokio::time::interval(SHARES_INTERVAL);
+/// Lets flow control decide, and wakes those that wait for it.
+pub(super) async fn tick_flow(core: Arc<Core>) {
+    let mut tick = tokio::time::interval(FLOW_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let now = core.env.clock.monotonic();
-        core.flow.seats.tick(now, &[core.flow.pool.limit()], &mut scratch);
-        scratch.woken.drain(..).for_each(|wake| wake.offer_changed(now));
+        for wake in core.flow.tick(now, core.as_ref()) {
+            wake.offer_changed(now);
+        }
     }
 }
 
-/// The longest a publisher waits for what another left.
-const SHARES_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest a publisher waits for what another left; a few syncs of a disk.
+const FLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Drops the oldest segments of topics over their limit, and corrects what is counted as stored.
 pub(super) async fn hold_limits(core: Arc<Core>) {

@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 use super::core::{Core, Phase};
 use super::error::ProduceError;
 use super::facade::Broker;
-use super::flow::{Ask, Outcome, Ticket, TopicRules};
+use super::flow::{Ask, Level, Outcome, Ticket, TopicRules};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{PartitionHealth, Pushback, TopicConfig};
+use crate::types::{Acks, PartitionHealth, Pushback, TopicConfig};
 
 /// A batch between admission and answer. What it was admitted with ends with it.
 struct PendingProduce {
@@ -137,6 +137,9 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         topic: &topic.flow,
         rules: topic_rules(&config),
         partition: &partition.flow,
+        class: request.class,
+        within: request.within,
+        level: if request.acks == Acks::Topic { Level::Topic } else { Level::Other },
         deadline: request.deadline,
     };
     let admitted = core.flow.admit_batch(ask, core.env.clock.monotonic());
@@ -174,7 +177,9 @@ fn queue_full(append: Append, log: &Partition, partition: &PartitionHandle) -> R
     let done: Box<dyn Any> = append.done;
     let pending = done.downcast::<PendingProduce>().expect("the append that was just made");
     let (queued, _) = log.queue_depth();
-    let pushback = pending.core.flow.pool.refuse_queue(queued as u64, &partition.flow.share);
+    let Core { flow, env, .. } = pending.core.as_ref();
+    let now = env.clock.monotonic();
+    let pushback = flow.pool.refuse_queue(queued as u64, &partition.flow.share, now);
     (ProduceError::Pushback(pushback), pending.give_up())
 }
 
@@ -189,16 +194,17 @@ impl PendingProduce {
 impl AppendDone for PendingProduce {
     fn done(self: Box<Self>, result: Result<Appended, AppendError>) {
         let PendingProduce { core, ticket, done } = *self;
+        let now = core.env.clock.monotonic();
         match &result {
             Ok(_) => {
                 core.metrics.produce_bytes.add(ticket.bytes());
-                let took = core.env.clock.monotonic().saturating_sub(ticket.since());
+                let took = now.saturating_sub(ticket.since());
                 let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 core.metrics.produce_time_us.record(took_us);
             }
             Err(_) => core.metrics.produce_failed.increment(),
         }
-        let permit = ticket.settle(outcome(&result));
+        let permit = ticket.settle(outcome(&result), now);
         done.done(result.map(produced).map_err(|error| refused(&core, error)));
         // After the answer: the permit travels with the request until then.
         drop(permit);

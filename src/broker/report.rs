@@ -110,7 +110,8 @@ impl Broker {
 
     fn pool_limits(&self) -> Vec<LimitUse> {
         let core = self.core();
-        let pool = core.flow.pool.refusals().map(|(scope, refused, since_ms)| LimitUse {
+        let now = core.env.clock.monotonic();
+        let pool = core.flow.pool.refusals(now).map(|(scope, refused, since_ms)| LimitUse {
             limit: match scope {
                 PushbackScope::Partition => "memory.inflight.partition",
                 PushbackScope::Connection => "memory.inflight.connection",

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::{FetchError, ProduceError};
-use super::flow::{Cause, ConnectionFlow, FetchPermit};
+use super::flow::{Cause, ConnectionFlow, FetchPermit, Within};
 use crate::types::{
-    Acks, DurabilityLevel, GroupId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp,
-    TopicConfig, TopicId, TopicName,
+    Acks, Class, DurabilityLevel, GroupId, Offset, PartitionId, ProducerEpoch, ProducerId,
+    Timestamp, TopicConfig, TopicId, TopicName,
 };
 
 /// One batch for one partition.
@@ -27,6 +27,10 @@ pub struct ProduceRequest {
     pub deadline: Option<Duration>,
     /// Whose share of the pool it takes, and whose quotas it is under; `None` in embedded use.
     pub connection: Option<ConnectionFlow>,
+    /// Who gives way when there is not enough for all.
+    pub class: Class,
+    /// How far it may go into the window of its log writer: whether it was granted.
+    pub within: Within,
 }
 
 /// A batch that is in the log.

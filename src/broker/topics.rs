@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::catalog::{Catalog, CatalogRecord, StoredConfig};
-use super::core::Core;
+use super::core::{Core, check_share};
 use super::error::{AlterTopicError, CommitError, CreateTopicError, DeleteTopicError};
 use super::facade::Broker;
 use super::internal_log::InternalLog;
@@ -78,10 +78,19 @@ impl Broker {
         self.core().topics.now().sorted()
     }
 
+    /// Whether a topic of so many partitions can have these settings; if not, why.
+    pub fn check_topic(&self, config: &TopicConfig, partitions: u32) -> Result<(), String> {
+        check_config(self.core(), config, partitions)
+    }
+
     /// Everything that can be said of a topic now.
     pub fn describe_topic(&self, name: &TopicName) -> Option<TopicDescription> {
         Some(self.topic(name)?.describe())
     }
+}
+
+fn check_config(core: &Core, config: &TopicConfig, partitions: u32) -> Result<(), String> {
+    config.check(partitions).and_then(|()| check_share(&core.flow, config))
 }
 
 impl Topic {
@@ -109,7 +118,7 @@ async fn create(core: &Arc<Core>, new: NewTopic) -> Result<Arc<Topic>, CreateTop
     if partitions == 0 {
         return Err(CreateTopicError::NoPartitions);
     }
-    config.check(partitions).map_err(CreateTopicError::Config)?;
+    check_config(core, &config, partitions).map_err(CreateTopicError::Config)?;
     let mut catalog = core.catalog.lock().await;
     core.admit_change()?;
     if catalog.machine().id_of(&name).is_some() {
@@ -151,7 +160,7 @@ async fn alter(
     for (key, value) in changes {
         config.set(key, value)?;
     }
-    config.check(topic.partition_count()).map_err(AlterTopicError::Config)?;
+    check_config(core, &config, topic.partition_count()).map_err(AlterTopicError::Config)?;
     let record = CatalogRecord::TopicAltered { id: topic.id(), config: StoredConfig::of(&config) };
     catalog.commit(&[record]).await?;
     let options = Arc::new(PartitionOptions::of_topic(&config));

@@ -243,7 +243,7 @@ mod tests {
         for setting in settings().filter(|s| !untouched.contains(&s.key)) {
             let other = match setting.kind {
                 Kind::Switch => "true".to_owned(),
-                Kind::Choice(words) => words[0].to_owned(),
+                Kind::Choice(words) => words[words.len() - 1].to_owned(),
                 Kind::Path => "/elsewhere".to_owned(),
                 Kind::Address | Kind::AddressOrOff => "127.0.0.1:1".to_owned(),
                 Kind::Bytes { max, .. } | Kind::BytesOrAuto { max, .. } => max.to_string(),

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dir::{DirShared, OnFull};
 pub(crate) use super::fault::Fault;
@@ -71,6 +72,8 @@ pub(crate) struct Commit {
     pub index: Option<Box<IndexPiece>>,
     /// Few bytes: whoever waits for it waits for a moment.
     pub short: bool,
+    /// When it was ordered.
+    pub issued: Duration,
 }
 
 /// Blocks of the active segment's index file, a cache: written in place and not synced.

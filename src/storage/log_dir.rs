@@ -253,6 +253,19 @@ impl LogDir {
         drop(self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
+    /// Number of its writers.
+    pub fn writers(&self) -> usize {
+        self.inner.queues.len()
+    }
+
+    /// Adds to `into` how long the commits of a writer took from order to end that ended since the
+    /// last call; at most 256 are kept.
+    pub fn take_sync_times(&self, writer: usize, into: &mut Vec<Duration>) {
+        if let Some(queue) = self.inner.queues.get(writer) {
+            queue.take_syncs(into);
+        }
+    }
+
     /// Wakes the writers for what [`Partition::append_more`] left to them.
     pub fn wake_writers(&self) {
         self.inner.queues.iter().for_each(|queue| queue.flush());
@@ -378,8 +391,9 @@ fn make_queues(dir: &Arc<DirShared>) -> Vec<Arc<WriterQueue>> {
         0 => (cores / 2).clamp(1, WRITERS_MAX),
         count => count as usize,
     };
-    let make = || Arc::new(WriterQueue::new(options.queue_bytes_max, options.queue_batches_max));
-    let queues: Vec<_> = (0..count).map(|_| make()).collect();
+    let (bytes_max, batches_max) = (options.queue_bytes_max, options.queue_batches_max);
+    let make = |number| Arc::new(WriterQueue::new(number, bytes_max, batches_max));
+    let queues: Vec<_> = (0..count).map(make).collect();
     queues.iter().for_each(|queue| dir.add_writer(queue));
     queues
 }

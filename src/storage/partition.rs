@@ -89,6 +89,11 @@ impl Partition {
         self.shared.id
     }
 
+    /// Which of the data directory's writers appends to it.
+    pub fn writer(&self) -> usize {
+        self.shared.queue.number()
+    }
+
     /// Its ends. Each is exact; together they are from about the same moment.
     pub fn offsets(&self) -> Offsets {
         self.shared.offsets()

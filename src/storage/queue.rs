@@ -20,6 +20,9 @@ const INTERNAL_BATCHES: usize = 64;
 /// Waiting batches of this size wake the writer though more are announced: enough for one large
 /// write, and little enough that writing and receiving overlap.
 const WAKE_BYTES: usize = 512 << 10;
+/// Times of commits that are kept until somebody takes them: more than end in one look of flow
+/// control.
+const SYNCS_MAX: usize = 256;
 
 /// One entry of a writer's queue.
 pub(crate) enum Command {
@@ -46,6 +49,9 @@ pub(crate) struct WriterQueue {
     batches: AtomicUsize,
     bytes_max: usize,
     batches_max: usize,
+    number: usize,
+    /// How long the last commits took from order to end.
+    syncs: Mutex<Vec<Duration>>,
 }
 
 #[derive(Default)]
@@ -61,7 +67,7 @@ struct State {
 }
 
 impl WriterQueue {
-    pub(crate) fn new(bytes_max: usize, batches_max: usize) -> WriterQueue {
+    pub(crate) fn new(number: usize, bytes_max: usize, batches_max: usize) -> WriterQueue {
         WriterQueue {
             state: Mutex::default(),
             ready: Condvar::new(),
@@ -69,7 +75,27 @@ impl WriterQueue {
             batches: AtomicUsize::new(0),
             bytes_max,
             batches_max,
+            number,
+            syncs: Mutex::default(),
         }
+    }
+
+    /// Which writer's it is.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Notes how long a commit took. What nobody takes is not kept for ever.
+    pub(crate) fn note_sync(&self, took: Duration) {
+        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        if syncs.len() < SYNCS_MAX {
+            syncs.push(took);
+        }
+    }
+
+    /// Moves the times that were noted since the last call to `into`.
+    pub(crate) fn take_syncs(&self, into: &mut Vec<Duration>) {
+        into.append(&mut self.syncs.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Queues a batch, or gives it back when the queue is full. One batch always fits; internal logs

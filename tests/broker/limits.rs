@@ -162,8 +162,9 @@ fn the_pool_refuses_at_once_and_says_when_to_come_back() {
     run(async {
         let mut world = World::new();
         world.options.flow.inflight_bytes_max = Some(64 << 10);
+        world.options.flow.lane_share = 1;
         let broker = world.open().await;
-        let topic = topic(&broker, "orders", &[]).await;
+        let topic = topic(&broker, "orders", &[("max_message_bytes", "8KiB")]).await;
         let connection = broker.connect(Identity::embedded());
         let (told, mut outcomes) = tokio::sync::mpsc::unbounded_channel();
         for _ in 0..200 {
@@ -254,5 +255,25 @@ fn a_deadline_that_passed_is_refused_without_effects() {
             (PushbackCode::DeadlineUnmeetable, Effects::None)
         );
         assert!(read_all(&topic, 0).await.is_empty());
+    });
+}
+
+#[test]
+fn a_connection_that_has_no_room_for_a_batch_of_a_topic_is_a_wrong_setting() {
+    run(async {
+        let mut world = World::new();
+        let broker = world.open().await;
+        topic(&broker, "orders", &[("max_message_bytes", "64KiB")]).await;
+        broker.shutdown(ShutdownMode::Graceful).await;
+        drop(broker);
+        world.options.flow.inflight_bytes_max = Some(64 << 10);
+        let refused = Broker::open_with(world.options.clone(), world.env()).await;
+        let told = refused.expect_err("an eighth of the pool is 8 KiB").to_string();
+        assert!(told.contains("orders") && told.contains("memory.inflight_bytes_max"), "{told}");
+        world.options.flow.inflight_bytes_max = Some(512 << 10);
+        let broker = world.open().await;
+        let mut new = NewTopic::new("other".parse().unwrap(), 1);
+        new.config = config(&[("max_message_bytes", "65KiB")]);
+        broker.create_topic(new).await.expect_err("neither is a new one made");
     });
 }

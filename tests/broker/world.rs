@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use stoplog::broker::flow::Within;
 use stoplog::broker::{
     Broker, BrokerOptions, ProduceError, ProduceRequest, Produced, ReadMode, Topic,
 };
@@ -13,7 +14,7 @@ use stoplog::env::{Env, SeededRng, SystemClock};
 use stoplog::record::{
     BatchBuilder, BuilderOptions, DecodeLimits, ProducerStamp, RecordRef, Records,
 };
-use stoplog::types::{Acks, Offset, PartitionId, Timestamp, TopicConfig};
+use stoplog::types::{Acks, Class, Offset, PartitionId, Timestamp, TopicConfig};
 
 /// Longer than any test takes on a busy machine: a hang is a failure, slowness is not.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -106,6 +107,8 @@ pub fn request(topic: &Topic, partition: u32, batch: Bytes) -> ProduceRequest {
         acks: Acks::Topic,
         deadline: None,
         connection: None,
+        class: Class::Normal,
+        within: Within::Window,
     }
 }
 

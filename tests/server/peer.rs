@@ -58,7 +58,17 @@ impl Site {
 
     /// A topic whose writes are acknowledged by the page cache.
     pub async fn topic(&self, name: &str, partitions: u32) -> TopicId {
-        let settings = vec![("durability".to_owned(), "os".to_owned())];
+        self.topic_with(name, partitions, &[("durability", "os")]).await
+    }
+
+    pub async fn topic_with(
+        &self,
+        name: &str,
+        partitions: u32,
+        settings: &[(&str, &str)],
+    ) -> TopicId {
+        let settings = settings.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        let settings = settings.collect();
         let name = name.parse().expect("a name");
         let create = topic_create::Request { name, partitions, settings, dry_run: false };
         self.peer().await.call(&create).await.expect("created").id

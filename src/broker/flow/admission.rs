@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AtLimit, BacklogHold, Charged, ConnectionFlow, Flow, PartitionFlow, Permit, Room, Settled,
-    Side, TopicFlow, TopicRoom, TopicRules,
+    AtLimit, BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, Level, PartitionFlow,
+    Permit, Room, Settled, Side, TopicFlow, TopicRoom, TopicRules, Within, WriterGauge, busy,
+    retry_after_ms,
 };
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
@@ -28,6 +29,12 @@ pub struct Ask<'a> {
     pub rules: Option<TopicRules>,
     /// Where it goes.
     pub partition: &'a PartitionFlow,
+    /// Its class.
+    pub class: Class,
+    /// By what right it comes.
+    pub within: Within,
+    /// At which level it is to be acknowledged.
+    pub level: Level,
     /// How long its sender waits for the answer.
     pub deadline: Option<Duration>,
 }
@@ -52,6 +59,9 @@ pub struct Ticket {
     permit: Option<Permit>,
     bytes: u64,
     since: Duration,
+    level: Level,
+    /// The log writer in whose window it has its place.
+    writer: Option<usize>,
     /// What quotas were charged, when there are any.
     charged: Option<Box<Charged>>,
     /// Bytes reserved under the topic's limit.
@@ -66,21 +76,26 @@ impl Flow {
     /// Takes what a batch needs from every limit, cheapest and refusing most first, or says which
     /// one refuses it.
     pub fn admit_batch(self: &Arc<Self>, ask: Ask<'_>, now: Duration) -> Result<Ticket, Pushback> {
-        self.check_deadline(ask.deadline)?;
+        self.check_deadline(&ask)?;
         let share = ask.connection.map(ConnectionFlow::share);
-        let permit = self.pool.admit(ask.bytes, &ask.partition.share, share)?;
+        let permit = self.pool.admit(ask.bytes, ask.class, &ask.partition.share, share, now)?;
         let mut ticket = Ticket {
             flow: Arc::clone(self),
             topic: Arc::clone(ask.topic),
             permit: Some(permit),
             bytes: ask.bytes,
             since: now,
+            level: ask.level,
+            writer: None,
             charged: None,
             reserved: 0,
             backlog: BacklogHold::default(),
             on_disk: 0,
         };
-        ticket.charged = self.charge_quotas(&ask, now)?;
+        if self.options.enforcement != Enforcement::Off {
+            ticket.writer = self.take_window(&ask, now)?;
+            ticket.charged = self.charge_quotas(&ask, now)?;
+        }
         ticket.reserved = self.reserve_topic(&ask, now)?;
         ticket.backlog = hold_backlog(&ask)?;
         ticket.on_disk = self.take_disk(&ask, now)?;
@@ -88,9 +103,10 @@ impl Flow {
     }
 
     /// Refuses what could not be answered in time, so that nobody waits for nothing.
-    fn check_deadline(&self, deadline: Option<Duration>) -> Result<(), Pushback> {
-        let Some(deadline) = deadline else { return Ok(()) };
-        let expected = self.pool.predicted_sojourn().unwrap_or(Duration::ZERO);
+    fn check_deadline(&self, ask: &Ask<'_>) -> Result<(), Pushback> {
+        let Some(deadline) = ask.deadline else { return Ok(()) };
+        let Some(gauge) = self.writers.get(ask.partition.writer) else { return Ok(()) };
+        let expected = gauge.predicted();
         if expected < deadline {
             return Ok(());
         }
@@ -98,7 +114,41 @@ impl Flow {
         let (code, scope) = (PushbackCode::DeadlineUnmeetable, PushbackScope::Broker);
         Err(Pushback::reject(code, scope, "deadline")
             .met(millis(expected), millis(deadline), "ms")
-            .after_ms(self.pool.retry_after_ms(self.pool.used())))
+            .after_ms(self.retry_after_ms(gauge, gauge.in_flight())))
+    }
+
+    /// A place in the window of its log writer.
+    fn take_window(&self, ask: &Ask<'_>, now: Duration) -> Result<Option<usize>, Pushback> {
+        let writer = ask.partition.writer;
+        let Some(gauge) = self.writers.get(writer) else { return Ok(None) };
+        let Err(full) = gauge.start(ask.bytes, ask.within, ask.class, now) else {
+            return Ok(Some(writer));
+        };
+        if self.options.enforcement == Enforcement::DryRun {
+            self.would_refuse.increment();
+            gauge.force(ask.bytes);
+            return Ok(Some(writer));
+        }
+        Err(self.refuse_window(writer, gauge, ask.bytes, &full))
+    }
+
+    fn refuse_window(
+        &self,
+        writer: usize,
+        gauge: &WriterGauge,
+        bytes: u64,
+        full: &Full,
+    ) -> Pushback {
+        let Full { observed, limit, min_class, .. } = *full;
+        let excess = observed.saturating_add(bytes).saturating_sub(limit).max(bytes);
+        let after_ms = self.retry_after_ms(gauge, excess);
+        let limit_id = format!("writer:{writer}");
+        let told = busy(PushbackScope::Broker, limit_id, observed, limit, after_ms);
+        Pushback { min_class, ..told }
+    }
+
+    fn retry_after_ms(&self, gauge: &WriterGauge, bytes: u64) -> u32 {
+        retry_after_ms(gauge.time_for(bytes), &self.options)
     }
 
     fn charge_quotas(
@@ -108,7 +158,13 @@ impl Flow {
     ) -> Result<Option<Box<Charged>>, Pushback> {
         let connection = ask.connection.unwrap_or(&self.embedded);
         let charged = connection.charge_produce(&ask.topic.name, ask.bytes, ask.records, now);
-        charged.map_err(|refusal| refusal.pushback())
+        match charged {
+            Err(_) if self.options.enforcement == Enforcement::DryRun => {
+                self.would_refuse.increment();
+                Ok(None)
+            }
+            charged => charged.map_err(|refusal| refusal.pushback()),
+        }
     }
 
     fn reserve_topic(&self, ask: &Ask<'_>, now: Duration) -> Result<u64, Pushback> {
@@ -121,7 +177,7 @@ impl Flow {
     }
 
     fn take_disk(&self, ask: &Ask<'_>, now: Duration) -> Result<u64, Pushback> {
-        let admitted = self.disk.admit(ask.bytes, Class::Normal, now);
+        let admitted = self.disk.admit(ask.bytes, ask.class, now);
         if admitted != Ok(Room::Enough) {
             self.look_at_disk.notify_one();
         }
@@ -150,12 +206,23 @@ impl Ticket {
 
     /// Gives back what the outcome leaves over, but for the pool's bytes: they are held until the
     /// answer is given.
-    pub fn settle(mut self, outcome: Outcome) -> Permit {
+    pub fn settle(mut self, outcome: Outcome, now: Duration) -> Permit {
+        if let Some(gauge) = self.gauge().filter(|_| outcome == Outcome::Written) {
+            gauge.finish(self.bytes, now.saturating_sub(self.since), self.level, now);
+            self.writer = None;
+        }
         self.undo(outcome);
         self.permit.take().expect("a ticket is settled once")
     }
 
+    fn gauge(&self) -> Option<&WriterGauge> {
+        self.writer.and_then(|writer| self.flow.writers.get(writer))
+    }
+
     fn undo(&mut self, outcome: Outcome) {
+        if let Some(gauge) = self.gauge() {
+            gauge.undo(self.bytes);
+        }
         let settled = match outcome {
             Outcome::Written | Outcome::Unknown => Settled::Written,
             Outcome::NothingWritten => Settled::Nothing,

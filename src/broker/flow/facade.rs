@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::tick::{Ticking, mask};
 use super::{
-    BacklogGate, ConnectionFlow, DiskGauge, DiskOptions, DiskWatch, Edge, FetchPool, FlowOptions,
-    GrantOptions, Identity, Names, Pool, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree,
-    Seats, Share, TopicLimit, Wake,
+    BacklogGate, Cause, ConnectionFlow, ControllerOptions, DiskGauge, DiskOptions, DiskWatch, Edge,
+    Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, Names, Offer, Pool,
+    PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, Seat, Seats, Share, TopicLimit, Wake,
+    WriterGauge,
 };
-use crate::env::Clock;
-use crate::types::{Class, TopicName};
+use crate::metrics::Counter;
+use crate::types::{Class, PushbackScope, TopicName};
 
 /// All limits of one broker.
 pub struct Flow {
@@ -27,6 +29,8 @@ pub struct Flow {
     pub pool: Pool,
     /// Bytes of answers between planning and sending.
     pub fetch_pool: FetchPool,
+    /// Log writers, by number.
+    pub writers: Box<[WriterGauge]>,
     /// Open publishers.
     pub seats: Seats,
     /// Quotas.
@@ -40,6 +44,9 @@ pub struct Flow {
     pub look_at_disk: Notify,
     /// A topic is over its limit and drops its oldest segments.
     pub over_limit: Notify,
+    /// Batches that quotas or windows would have refused, had they been in force.
+    pub would_refuse: Counter,
+    pub(super) ticking: Mutex<Ticking>,
 }
 
 /// What limits are sized by beside their options.
@@ -49,6 +56,10 @@ pub struct Surroundings {
     pub machine_bytes: Option<u64>,
     /// Rules of the data directory's disk.
     pub disk: DiskOptions,
+    /// Number of log writers.
+    pub writers: usize,
+    /// The time now.
+    pub now: Duration,
 }
 
 /// The limits of one topic.
@@ -67,21 +78,29 @@ pub struct TopicFlow {
 pub struct PartitionFlow {
     /// Its share of the pool.
     pub share: Arc<Share>,
+    /// Which log writer appends to it.
+    pub writer: usize,
 }
 
-/// The mask of the one window there is, the pool.
-const POOL_AS_WRITER: u64 = 1;
+/// A publisher that opens.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Its class.
+    pub class: Class,
+    /// One bit for each log writer it may write to; [`Opening::to`] makes it.
+    pub writers: u64,
+    /// Partitions it may write to.
+    pub partitions: u64,
+}
 
 impl Flow {
     /// Limits of which nothing is used yet.
-    pub fn new(
-        options: FlowOptions,
-        surroundings: Surroundings,
-        quotas: QuotaTable,
-        clock: Arc<dyn Clock>,
-    ) -> Flow {
+    pub fn new(options: FlowOptions, surroundings: Surroundings, quotas: QuotaTable) -> Flow {
         let names = Arc::<Names>::default();
-        let pool = Pool::new(options, surroundings.machine_bytes, clock);
+        let pool = Pool::new(options, surroundings.machine_bytes);
+        let controllers = controller_options(&options, pool.limit());
+        let ticking = Ticking::new(controllers, surroundings.writers, surroundings.now);
+        let writer = |_| WriterGauge::new(ticking.window());
         let quotas = QuotaTree::new(QuotaOptions::default(), Arc::clone(&names), quotas);
         let quotas = Arc::new(quotas);
         let share = pool.connection_share();
@@ -89,6 +108,7 @@ impl Flow {
             options,
             names,
             fetch_pool: FetchPool::new(options.fetch_bytes_max),
+            writers: (0..surroundings.writers).map(writer).collect(),
             seats: Seats::new(pool.limit(), options.grant_bytes_first),
             embedded: ConnectionFlow::new(Identity::embedded(), share, Arc::clone(&quotas)),
             quotas,
@@ -97,6 +117,8 @@ impl Flow {
             disk_watch: Mutex::new(DiskWatch::new(surroundings.disk)),
             look_at_disk: Notify::new(),
             over_limit: Notify::new(),
+            would_refuse: Counter::new(),
+            ticking: Mutex::new(ticking),
         }
     }
 
@@ -105,16 +127,29 @@ impl Flow {
         ConnectionFlow::new(identity, self.pool.connection_share(), Arc::clone(&self.quotas))
     }
 
-    /// The limits of a partition.
-    pub fn partition(&self) -> PartitionFlow {
-        PartitionFlow { share: Arc::new(self.pool.partition_share()) }
+    /// The limits of a partition that this log writer appends to.
+    pub fn partition(&self, writer: usize) -> PartitionFlow {
+        PartitionFlow { share: Arc::new(self.pool.partition_share()), writer }
     }
 
-    /// A new publisher. `wake` is told when it waits and may perhaps send; the share of its seat is
-    /// what [`PublisherGrant::poll`] is to be offered.
-    pub fn open_publisher(&self, wake: Weak<dyn Wake>) -> PublisherGrant {
-        let seat = self.seats.open(Class::Normal, POOL_AS_WRITER, wake);
-        PublisherGrant::new(GrantOptions::from(&self.options), seat)
+    /// A new publisher. `wake` is told when it waits and may perhaps send.
+    pub fn open_publisher(&self, opening: Opening, wake: Weak<dyn Wake>) -> PublisherGrant {
+        let seat = self.seats.open(opening.class, opening.writers, wake);
+        let options = GrantOptions::from(&self.options);
+        // No more than its connection could have under way in these partitions.
+        let lanes = self.pool.lane_limit().saturating_mul(opening.partitions.max(1));
+        let most = lanes.min(self.pool.limit_of(PushbackScope::Connection)).max(options.first);
+        PublisherGrant::new(GrantOptions { max: options.max.min(most), ..options }, seat)
+    }
+
+    /// What [`PublisherGrant::poll`] is to be offered for a publisher of this seat.
+    pub fn offer(&self, seat: &Seat) -> Offer {
+        if self.options.enforcement != Enforcement::On {
+            return Offer { bytes: u64::MAX, cause: Cause::Grant };
+        }
+        let writer = self.writers.get(seat.writers().trailing_zeros() as usize);
+        let cause = writer.map_or(Cause::Window, WriterGauge::cause);
+        Offer { bytes: seat.share_bytes(), cause }
     }
 
     /// Notes what the disk says of itself. Returns what changed by it, and when to look again.
@@ -130,6 +165,29 @@ impl Flow {
     fn disk_watch(&self) -> std::sync::MutexGuard<'_, DiskWatch> {
         // Counters; a panic between two of them leaves the next look to correct them.
         self.disk_watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn controller_options(options: &FlowOptions, pool_bytes: u64) -> ControllerOptions {
+    let target_min = Duration::from_millis(options.sojourn_ms_min);
+    ControllerOptions {
+        target_min,
+        target_max: Duration::from_millis(options.sojourn_ms_max).max(target_min),
+        window_min: options.window_bytes_min.max(1),
+        window_max: pool_bytes,
+        ..ControllerOptions::default()
+    }
+}
+
+impl Opening {
+    /// A publisher of partitions that these log writers append to.
+    pub fn to(class: Class, writers: impl IntoIterator<Item = usize>) -> Opening {
+        let none = Opening { class, writers: 0, partitions: 0 };
+        writers.into_iter().fold(none, |so_far, writer| Opening {
+            writers: so_far.writers | mask(writer),
+            partitions: so_far.partitions + 1,
+            class,
+        })
     }
 }
 

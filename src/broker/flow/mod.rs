@@ -13,10 +13,10 @@ mod cause;
 mod connection;
 mod credit;
 mod disk;
-mod drain;
 mod events;
 mod facade;
 mod fair;
+mod lanes;
 mod limit;
 mod options;
 mod pool;
@@ -28,6 +28,7 @@ mod report;
 mod retry;
 mod serving;
 mod settled;
+mod tick;
 mod why;
 mod writer;
 
@@ -46,14 +47,13 @@ pub use disk::{
     DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder,
     PartitionSpace, Room, Sealed, TopicSpace, TrimOrder, plan,
 };
-pub use drain::DrainRate;
 pub use events::{Events, Followed};
-pub use facade::{Flow, PartitionFlow, Surroundings, TopicFlow};
+pub use facade::{Flow, Opening, PartitionFlow, Surroundings, TopicFlow};
 pub use fair::{Claim, max_min};
 pub use limit::{
     AtLimit, Measured, Over, TopicEdge, TopicLimit, TopicRoom, TopicRules, TopicWatch,
 };
-pub use options::FlowOptions;
+pub use options::{Enforcement, FlowOptions};
 pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
 pub use publisher::{
     AfterViolation, Claimant, Divider, Grant, GrantOptions, NoWake, Offer, PublisherGrant, Scratch,
@@ -69,6 +69,7 @@ pub use report::{Graph, Node, desired_consumers, limited_totals};
 pub use retry::{busy, retry_after_ms};
 pub use serving::Serving;
 pub use settled::Settled;
+pub use tick::Facts;
 pub use why::why;
 pub use writer::{
     Controller, ControllerOptions, Demand, Full, Interval, Level, Load, Seen, Verdict, Within,

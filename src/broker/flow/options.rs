@@ -16,6 +16,17 @@ pub struct FlowOptions {
     pub partition_share: u32,
     /// One connection may use one `connection_share`-th of the pool.
     pub connection_share: u32,
+    /// One partition may use one `lane_share`-th of its connection's share.
+    pub lane_share: u32,
+    /// What is enforced.
+    pub enforcement: Enforcement,
+    /// Bounds of what a batch is to take from queue to acknowledgement: below, noise of the disk
+    /// decides; above, a person notices.
+    pub sojourn_ms_min: u64,
+    /// See `sojourn_ms_min`.
+    pub sojourn_ms_max: u64,
+    /// Smallest window of a log writer: one large batch always fits.
+    pub window_bytes_min: u64,
     /// Hard limit on bytes of fetch answers between planning and sending. Mapped pages are the
     /// kernel's, so this bounds pinned maps and, in owned mode, memory.
     pub fetch_bytes_max: u64,
@@ -44,6 +55,31 @@ pub struct FlowOptions {
     pub insider_percent: u32,
 }
 
+/// How much of flow control is in force. Whatever it is, the pool and its shares, the end of the
+/// disk and the limits of topics hold: they are safety.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// All of it.
+    #[default]
+    On,
+    /// Quotas and windows decide and count what they would refuse, and refuse nothing.
+    DryRun,
+    /// Quotas and windows are not asked.
+    Off,
+}
+
+impl Enforcement {
+    /// All of them, as options write them.
+    pub const NAMES: [&'static str; 3] = ["on", "dry_run", "off"];
+
+    /// Back from its name.
+    pub fn from_name(name: &str) -> Option<Enforcement> {
+        let all = [Enforcement::On, Enforcement::DryRun, Enforcement::Off];
+        Enforcement::NAMES.into_iter().zip(all).find(|(known, _)| *known == name).map(|it| it.1)
+    }
+}
+
 impl Default for FlowOptions {
     fn default() -> FlowOptions {
         FlowOptions {
@@ -51,6 +87,11 @@ impl Default for FlowOptions {
             memory_bytes: None,
             partition_share: 4,
             connection_share: 8,
+            lane_share: 4,
+            enforcement: Enforcement::On,
+            sojourn_ms_min: 5,
+            sojourn_ms_max: 50,
+            window_bytes_min: 1 << 20,
             fetch_bytes_max: 256 << 20,
             grant_bytes_max: 32 << 20,
             grant_bytes_first: 64 << 10,

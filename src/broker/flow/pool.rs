@@ -1,26 +1,33 @@
-//! The one hard pool for bytes in flight, with shares per partition and per connection.
+//! The one hard pool for bytes in flight, with shares per partition and per connection, and of each
+//! partition in a connection's share.
 //!
 //! `admit -> Permit`: the permit travels with a request until its answer and gives everything back
-//! when it is dropped, on whatever path.
+//! when it is dropped, on whatever path. A tenth of the pool is nobody's: what the broker needs to
+//! get out of trouble. While log writers are busy the lower classes may use less.
 //!
 //! # Invariants
 //! `used <= limit` of the pool, always. `used <= limit` of a share, or the share holds exactly one
-//! request (so that a batch larger than a share never deadlocks).
+//! request (so that a batch larger than a share never deadlocks). Where a class is refused for want
+//! of room in the pool, every lower one is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::FlowOptions;
 use super::binding::Binding;
+use super::lanes::{Lane, Lanes};
 use super::retry::{busy, retry_after_ms};
-use super::{DrainRate, FlowOptions};
-use crate::env::Clock;
-use crate::types::{Pushback, PushbackScope};
+use crate::types::{Class, Pushback, PushbackScope};
 
 /// What a request costs beside its bytes: the boxes and queue places that carry it.
 const REQUEST_BYTES: u64 = 512;
+/// Parts of the pool, in per mille, that a class may fill: calm, and while writers are busy.
+const CEILING: u64 = 900;
+const CEILING_NORMAL: u64 = 850;
+const CEILING_BULK: u64 = 700;
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]
@@ -31,9 +38,14 @@ struct PoolState {
     used: AtomicU64,
     partition_limit: u64,
     connection_limit: u64,
+    lane_limit: u64,
     options: FlowOptions,
-    clock: Arc<dyn Clock>,
-    drain: DrainRate,
+    /// Number of the next partition.
+    next: AtomicU32,
+    /// What the log writers take, as of the last tick; 0 = not known.
+    bytes_per_second: AtomicU64,
+    /// Whether a log writer is busy, as of the last tick.
+    busy: AtomicBool,
     bindings: [Binding; 3],
     /// Told whenever the pool is empty, for a shutdown that waits.
     empty: Notify,
@@ -42,6 +54,7 @@ struct PoolState {
 /// A part of the pool that belongs to one partition.
 #[derive(Debug)]
 pub struct Share {
+    number: u32,
     limit: u64,
     used: AtomicU64,
 }
@@ -49,29 +62,47 @@ pub struct Share {
 /// A part of the pool that belongs to one connection; cheap to clone, made by
 /// [`Pool::connection_share`].
 #[derive(Clone, Debug)]
-pub struct ConnectionShare(Arc<Share>);
+pub struct ConnectionShare(Arc<Connection>);
+
+#[derive(Debug)]
+struct Connection {
+    share: Share,
+    lanes: Lanes,
+}
 
 /// Bytes of the pool. Holds them until it is dropped, which is when the request was answered.
 #[must_use = "dropping a permit gives its bytes back at once"]
 pub struct Permit {
     pool: Pool,
     partition: Arc<Share>,
-    connection: Option<ConnectionShare>,
+    connection: Option<(ConnectionShare, Lane)>,
     bytes: u64,
+}
+
+/// A limit of the pool that was met.
+struct Met {
+    scope: PushbackScope,
+    limit_id: &'static str,
+    observed: u64,
+    limit: u64,
 }
 
 impl Pool {
     /// A pool of [`FlowOptions::pool_bytes`].
-    pub fn new(options: FlowOptions, machine_bytes: Option<u64>, clock: Arc<dyn Clock>) -> Pool {
+    pub fn new(options: FlowOptions, machine_bytes: Option<u64>) -> Pool {
         let limit = options.pool_bytes(machine_bytes);
+        let part = |of: u64, share: u32| (of / u64::from(share.max(1))).max(1);
+        let connection_limit = part(limit, options.connection_share);
         Pool(Arc::new(PoolState {
             limit,
             used: AtomicU64::new(0),
-            partition_limit: (limit / u64::from(options.partition_share.max(1))).max(1),
-            connection_limit: (limit / u64::from(options.connection_share.max(1))).max(1),
+            partition_limit: part(limit, options.partition_share),
+            connection_limit,
+            lane_limit: part(connection_limit, options.lane_share),
             options,
-            clock,
-            drain: DrainRate::new(),
+            next: AtomicU32::new(0),
+            bytes_per_second: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
             bindings: Default::default(),
             empty: Notify::new(),
         }))
@@ -79,48 +110,58 @@ impl Pool {
 
     /// The share of a new connection.
     pub fn connection_share(&self) -> ConnectionShare {
-        ConnectionShare(Arc::new(Share::new(self.0.connection_limit)))
+        let share = Share::new(0, self.0.connection_limit);
+        ConnectionShare(Arc::new(Connection { share, lanes: Lanes::new(self.0.lane_limit) }))
     }
 
     /// The share of a partition.
     pub fn partition_share(&self) -> Share {
-        Share::new(self.0.partition_limit)
+        Share::new(self.0.next.fetch_add(1, Ordering::Relaxed), self.0.partition_limit)
     }
 
     /// Takes place for a request of `bytes`, or says which limit refuses it and for how long.
     pub fn admit(
         &self,
         bytes: u64,
+        class: Class,
         partition: &Arc<Share>,
         connection: Option<&ConnectionShare>,
+        now: Duration,
     ) -> Result<Permit, Pushback> {
         let bytes = bytes.saturating_add(REQUEST_BYTES);
-        if let Some(share) = connection {
-            let taken = share.0.take(bytes);
-            taken.map_err(|observed| self.refuse(PushbackScope::Connection, bytes, observed))?;
-        }
-        let give_back = || connection.into_iter().for_each(|share| share.0.give(bytes));
+        let refuse = |met: Met| self.refuse(&met, bytes, now);
+        let lane = connection.map(|connection| connection.take(partition.number, bytes));
+        let lane = lane.transpose().map_err(refuse)?;
+        let connection = connection.cloned().zip(lane);
+        let give_back = |connection: &Option<(ConnectionShare, Lane)>| {
+            connection.iter().for_each(|(connection, lane)| connection.give(*lane, bytes));
+        };
         if let Err(observed) = partition.take(bytes) {
-            give_back();
-            return Err(self.refuse(PushbackScope::Partition, bytes, observed));
+            give_back(&connection);
+            let (scope, limit) = (PushbackScope::Partition, partition.limit);
+            return Err(refuse(Met { scope, limit_id: "partition", observed, limit }));
         }
-        if let Err(observed) = take(&self.0.used, bytes, self.0.limit, false) {
+        let limit = self.ceiling(class);
+        if let Err(observed) = take(&self.0.used, bytes, limit, false) {
             partition.give(bytes);
-            give_back();
-            return Err(self.refuse(PushbackScope::Broker, bytes, observed));
+            give_back(&connection);
+            let scope = PushbackScope::Broker;
+            let told = refuse(Met { scope, limit_id: "pool", observed, limit });
+            return Err(Pushback { min_class: self.min_class(observed + bytes), ..told });
         }
-        let connection = connection.cloned();
         Ok(Permit { pool: self.clone(), partition: Arc::clone(partition), connection, bytes })
     }
 
     /// SERVER_BUSY for a partition whose queue is full: counted like the partition's share.
-    pub fn refuse_queue(&self, bytes: u64, partition: &Share) -> Pushback {
-        self.refuse(PushbackScope::Partition, bytes, partition.used())
+    pub fn refuse_queue(&self, bytes: u64, partition: &Share, now: Duration) -> Pushback {
+        let (scope, limit) = (PushbackScope::Partition, partition.limit);
+        let met = Met { scope, limit_id: "partition", observed: partition.used(), limit };
+        self.refuse(&met, bytes, now)
     }
 
-    /// Largest batch that can ever be admitted.
+    /// Largest batch that can be admitted while nobody is busy.
     pub fn batch_bytes_max(&self) -> u64 {
-        self.0.limit.saturating_sub(REQUEST_BYTES)
+        part(self.0.limit, CEILING).saturating_sub(REQUEST_BYTES)
     }
 
     /// Bytes in use.
@@ -133,6 +174,12 @@ impl Pool {
         self.0.limit
     }
 
+    /// How full it is, in per mille.
+    pub fn per_mille(&self) -> u32 {
+        let per_mille = u128::from(self.used()) * 1_000 / u128::from(self.0.limit.max(1));
+        u32::try_from(per_mille).unwrap_or(u32::MAX)
+    }
+
     /// The limit of one scope: the pool, or one share of it.
     pub fn limit_of(&self, scope: PushbackScope) -> u64 {
         match scope {
@@ -142,23 +189,26 @@ impl Pool {
         }
     }
 
-    /// How long what is in the pool now takes to leave, or `None` while no rate is known.
-    pub fn predicted_sojourn(&self) -> Option<Duration> {
-        self.time_for(self.used())
+    /// What one partition may use of one connection's share.
+    pub fn lane_limit(&self) -> u64 {
+        self.0.lane_limit
     }
 
-    fn time_for(&self, bytes: u64) -> Option<Duration> {
-        self.0.drain.time_for(bytes, self.0.clock.monotonic())
+    /// Makes known how fast the log writers are (0 = not known) and whether one is busy.
+    pub fn publish(&self, bytes_per_second: u64, busy: bool) {
+        self.0.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+        self.0.busy.store(busy, Ordering::Relaxed);
     }
 
     /// When something that needs `bytes` to leave first is to try again, in milliseconds.
     pub fn retry_after_ms(&self, bytes: u64) -> u32 {
-        retry_after_ms(self.time_for(bytes), &self.0.options)
+        let rate = self.0.bytes_per_second.load(Ordering::Relaxed);
+        let time = |rate| Duration::from_millis(bytes.saturating_mul(1_000) / rate);
+        retry_after_ms((rate > 0).then_some(rate).map(time), &self.0.options)
     }
 
     /// Refusals and the length of the current stretch of them, for each scope that the pool has.
-    pub fn refusals(&self) -> [(PushbackScope, u64, Option<u64>); 3] {
-        let now = self.0.clock.monotonic();
+    pub fn refusals(&self, now: Duration) -> [(PushbackScope, u64, Option<u64>); 3] {
         [PushbackScope::Broker, PushbackScope::Partition, PushbackScope::Connection].map(|scope| {
             let binding = self.binding(scope);
             (scope, binding.refusals(), binding.since_ms(now))
@@ -178,11 +228,29 @@ impl Pool {
         }
     }
 
-    fn refuse(&self, scope: PushbackScope, bytes: u64, observed: u64) -> Pushback {
-        self.binding(scope).refused(self.0.clock.monotonic());
-        let limit = self.limit_of(scope);
-        let excess = observed.saturating_add(bytes).saturating_sub(limit).max(bytes);
-        busy(scope, observed, limit, self.retry_after_ms(excess))
+    /// Bytes that a class may fill.
+    fn ceiling(&self, class: Class) -> u64 {
+        let busy = self.0.busy.load(Ordering::Relaxed);
+        let per_mille = match (busy, class) {
+            (_, Class::System) => return self.0.limit,
+            (true, Class::Normal) => CEILING_NORMAL,
+            (true, Class::Bulk) => CEILING_BULK,
+            _ => CEILING,
+        };
+        part(self.0.limit, per_mille)
+    }
+
+    /// The lowest class that may fill the pool up to `sum`.
+    fn min_class(&self, sum: u64) -> Option<Class> {
+        let lowest_first = [Class::Bulk, Class::Normal, Class::Critical];
+        lowest_first.into_iter().find(|class| sum <= self.ceiling(*class))
+    }
+
+    fn refuse(&self, met: &Met, bytes: u64, now: Duration) -> Pushback {
+        self.binding(met.scope).refused(now);
+        let excess = met.observed.saturating_add(bytes).saturating_sub(met.limit).max(bytes);
+        let retry_after_ms = self.retry_after_ms(excess);
+        busy(met.scope, met.limit_id, met.observed, met.limit, retry_after_ms)
     }
 
     fn binding(&self, scope: PushbackScope) -> &Binding {
@@ -195,9 +263,13 @@ impl Pool {
     }
 }
 
+fn part(limit: u64, per_mille: u64) -> u64 {
+    limit - limit / 1_000 * (1_000 - per_mille)
+}
+
 impl Share {
-    fn new(limit: u64) -> Share {
-        Share { limit, used: AtomicU64::new(0) }
+    fn new(number: u32, limit: u64) -> Share {
+        Share { number, limit, used: AtomicU64::new(0) }
     }
 
     /// Bytes in use.
@@ -217,7 +289,25 @@ impl Share {
 impl ConnectionShare {
     /// Bytes of the connection in flight.
     pub fn used(&self) -> u64 {
-        self.0.used()
+        self.0.share.used()
+    }
+
+    fn take(&self, partition: u32, bytes: u64) -> Result<Lane, Met> {
+        let Connection { share, lanes } = self.0.as_ref();
+        share.take(bytes).map_err(|observed| {
+            let (scope, limit) = (PushbackScope::Connection, share.limit);
+            Met { scope, limit_id: "connection", observed, limit }
+        })?;
+        lanes.take(partition, bytes).map_err(|observed| {
+            share.give(bytes);
+            let (scope, limit) = (PushbackScope::Partition, lanes.limit());
+            Met { scope, limit_id: "connection/partition", observed, limit }
+        })
+    }
+
+    fn give(&self, lane: Lane, bytes: u64) {
+        self.0.lanes.give(lane, bytes);
+        self.0.share.give(bytes);
     }
 }
 
@@ -230,14 +320,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(share) = &self.connection {
-            share.0.give(self.bytes);
+        if let Some((connection, lane)) = &self.connection {
+            connection.give(*lane, self.bytes);
         }
         self.partition.give(self.bytes);
         let pool = &self.pool.0;
-        let left = pool.used.fetch_sub(self.bytes, Ordering::AcqRel).saturating_sub(self.bytes);
-        pool.drain.record(self.bytes, left, pool.clock.monotonic());
-        if left == 0 {
+        if pool.used.fetch_sub(self.bytes, Ordering::AcqRel) == self.bytes {
             pool.empty.notify_waiters();
         }
     }
@@ -346,25 +434,33 @@ impl Drop for FetchPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::SystemClock;
     use proptest::prelude::*;
 
     fn pool(limit: u64) -> Pool {
         let options = FlowOptions { inflight_bytes_max: Some(limit), ..FlowOptions::default() };
-        Pool::new(options, None, Arc::new(SystemClock::new()))
+        Pool::new(options, None)
+    }
+
+    fn admit(
+        pool: &Pool,
+        bytes: u64,
+        partition: &Arc<Share>,
+        connection: Option<&ConnectionShare>,
+    ) -> Result<Permit, Pushback> {
+        pool.admit(bytes, Class::Normal, partition, connection, Duration::ZERO)
     }
 
     #[test]
     fn a_share_is_exhausted_before_the_pool() {
         let pool = pool(64 << 10);
         let (one, other) = (Arc::new(pool.partition_share()), Arc::new(pool.partition_share()));
-        let held = pool.admit(15 << 10, &one, None).expect("fits the share");
-        let refused = pool.admit(1 << 10, &one, None).err().expect("the share is used up");
+        let held = admit(&pool, 15 << 10, &one, None).expect("fits the share");
+        let refused = admit(&pool, 1 << 10, &one, None).err().expect("the share is used up");
         assert_eq!(refused.scope, PushbackScope::Partition);
         assert!(refused.retry_after_ms >= 50);
-        let _other = pool.admit(1 << 10, &other, None).expect("another partition goes on");
+        let _other = admit(&pool, 1 << 10, &other, None).expect("another partition goes on");
         drop(held);
-        let _again = pool.admit(1 << 10, &one, None).expect("the share is free again");
+        let _again = admit(&pool, 1 << 10, &one, None).expect("the share is free again");
     }
 
     #[test]
@@ -372,11 +468,52 @@ mod tests {
         let pool = pool(64 << 10);
         let share = Arc::new(pool.partition_share());
         let connection = pool.connection_share();
-        let held = pool.admit(40 << 10, &share, Some(&connection)).expect("alone it fits");
-        assert!(pool.admit(1, &share, Some(&connection)).is_err());
+        let held = admit(&pool, 40 << 10, &share, Some(&connection)).expect("alone it fits");
+        assert!(admit(&pool, 1, &share, Some(&connection)).is_err());
         drop(held);
         assert_eq!((pool.used(), share.used(), connection.used()), (0, 0, 0));
-        assert!(pool.admit(64 << 10, &share, None).is_err(), "the pool itself is hard");
+        assert!(admit(&pool, 64 << 10, &share, None).is_err(), "the pool itself is hard");
+    }
+
+    #[test]
+    fn one_partition_holds_a_quarter_of_its_connections_share() {
+        let pool = pool(1 << 20);
+        let (one, other) = (Arc::new(pool.partition_share()), Arc::new(pool.partition_share()));
+        let connection = pool.connection_share();
+        let _held = admit(&pool, 30 << 10, &one, Some(&connection)).expect("less than a quarter");
+        let refused = admit(&pool, 10 << 10, &one, Some(&connection)).err().expect("more");
+        assert_eq!((refused.limit, &*refused.limit_id), (32 << 10, "connection/partition"));
+        let _other = admit(&pool, 10 << 10, &other, Some(&connection)).expect("others go on");
+        let _elsewhere = admit(&pool, 10 << 10, &one, None).expect("and other connections");
+    }
+
+    #[test]
+    fn busy_writers_shed_the_lowest_class_first_and_a_tenth_is_nobodys() {
+        let pool = pool(1_000_000);
+        let shares: Vec<_> = (0..8).map(|_| Arc::new(pool.partition_share())).collect();
+        let ask = |share: usize, bytes, class| {
+            pool.admit(bytes - REQUEST_BYTES, class, &shares[share], None, Duration::ZERO)
+        };
+        let mut held: Vec<_> = (0..3).map(|at| ask(at, 230_000, Class::Bulk)).collect();
+        let min_class = |refused: Result<Permit, Pushback>| refused.err().and_then(|r| r.min_class);
+        pool.publish(0, true);
+        assert_eq!(min_class(ask(3, 20_000, Class::Bulk)), Some(Class::Normal));
+        held.push(ask(3, 150_000, Class::Normal));
+        assert_eq!(min_class(ask(4, 20_000, Class::Normal)), Some(Class::Critical));
+        held.push(ask(4, 60_000, Class::Critical));
+        let refused = ask(5, 1_000, Class::Critical).err().expect("90 %");
+        assert_eq!((refused.limit, refused.min_class), (900_000, None));
+        assert!(held.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn a_refusal_lasts_twice_as_long_as_what_is_too_much_takes_to_leave() {
+        let pool = pool(64 << 10);
+        let share = Arc::new(pool.partition_share());
+        let _held = admit(&pool, 10_000, &share, None).expect("fits");
+        pool.publish(100_000, false);
+        let refused = admit(&pool, 10_000 - REQUEST_BYTES, &share, None).err().expect("too much");
+        assert_eq!(refused.retry_after_ms, 200);
     }
 
     #[test]
@@ -404,7 +541,7 @@ mod tests {
                 if release && !held.is_empty() {
                     drop(held.remove(0));
                 }
-                held.extend(pool.admit(bytes, &partitions[partition], Some(&connections[connection])));
+                held.extend(admit(&pool, bytes, &partitions[partition], Some(&connections[connection])));
                 prop_assert!(pool.used() <= pool.limit());
                 let sum: u64 = held.iter().map(Permit::bytes).sum();
                 prop_assert_eq!(pool.used(), sum);

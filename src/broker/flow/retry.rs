@@ -13,18 +13,15 @@ pub fn retry_after_ms(leaves_in: Option<Duration>, options: &FlowOptions) -> u32
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(low).min(high.max(low))
 }
 
-/// Which limit on bytes in flight.
-fn limit_id(scope: PushbackScope) -> &'static str {
-    match scope {
-        PushbackScope::Partition => "partition",
-        PushbackScope::Connection => "connection",
-        _ => "pool",
-    }
-}
-
 /// SERVER_BUSY without effects: a limit on bytes is used up and empties by itself.
-pub fn busy(scope: PushbackScope, observed: u64, limit: u64, retry_after_ms: u32) -> Pushback {
-    Pushback::hold(PushbackCode::ServerBusy, scope, limit_id(scope))
+pub fn busy(
+    scope: PushbackScope,
+    limit_id: impl Into<String>,
+    observed: u64,
+    limit: u64,
+    retry_after_ms: u32,
+) -> Pushback {
+    Pushback::hold(PushbackCode::ServerBusy, scope, limit_id)
         .met(observed, limit, "bytes")
         .after_ms(retry_after_ms)
 }

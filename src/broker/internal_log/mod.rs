@@ -289,7 +289,13 @@ impl<M: Machine> InternalLog<M> {
         }
         append.done.done(Err(AppendError::Closed));
         let (queued, _) = self.partition.queue_depth();
-        Err(CommitError::Pushback(busy(PushbackScope::Partition, queued as u64, 0, 1_000)))
+        Err(CommitError::Pushback(busy(
+            PushbackScope::Partition,
+            "partition",
+            queued as u64,
+            0,
+            1_000,
+        )))
     }
 
     fn replay(&mut self, from: Offset) -> Result<(), String> {

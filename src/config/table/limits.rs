@@ -1,5 +1,6 @@
 //! How much of everything: connections, topics, groups, bytes in flight.
 
+use crate::broker::flow::Enforcement;
 use crate::config::setting::{Kind, Setting, narrow};
 
 /// The rows.
@@ -158,7 +159,7 @@ pub(super) const ROWS: &[Setting] = &[
     },
     Setting {
         key: "memory.inflight_bytes_max",
-        kind: Kind::BytesOrAuto { min: 1 << 20, max: 64 << 30 },
+        kind: Kind::BytesOrAuto { min: 8 << 20, max: 64 << 30 },
         default: "auto",
         doc: "Hard limit on bytes of produce requests between admission and answer.",
         reason: "`auto` is a quarter of the budget, at most 256 MiB: a thousand greedy producers cannot take more.",
@@ -187,6 +188,48 @@ pub(super) const ROWS: &[Setting] = &[
         doc: "One connection may use one part in so many of the pool.",
         reason: "A greedy client cannot starve the others.",
         apply: |r, v| r.broker.flow.connection_share = v.narrow(),
+    },
+    Setting {
+        key: "flow.lane_share",
+        kind: Kind::Count { min: 1, max: 1_000 },
+        default: "4",
+        doc: "One partition may use one part in so many of its connection's share.",
+        reason: "Of a connection's partitions, a slow one leaves room to the others.",
+        apply: |r, v| r.broker.flow.lane_share = v.narrow(),
+    },
+    Setting {
+        key: "flow.enforcement",
+        kind: Kind::Choice(&Enforcement::NAMES),
+        default: "on",
+        doc: "`dry_run` counts what quotas and windows would refuse; `off` does not ask them.",
+        reason: "Limits are found before they bind, and their cost measured. The pool, a full disk and a full topic are refused in any case.",
+        apply: |r, v| {
+            r.broker.flow.enforcement = Enforcement::from_name(&v.text()).unwrap_or_default()
+        },
+    },
+    Setting {
+        key: "flow.sojourn_min",
+        kind: Kind::Duration { min_ms: 1, max_ms: 1_000 },
+        default: "5ms",
+        doc: "The shortest time that a batch is meant to take from queue to acknowledgement.",
+        reason: "The target is two syncs of the disk; below this, their noise decides.",
+        apply: |r, v| r.broker.flow.sojourn_ms_min = v.ms(),
+    },
+    Setting {
+        key: "flow.sojourn_max",
+        kind: Kind::Duration { min_ms: 1, max_ms: 1_000 },
+        default: "50ms",
+        doc: "The longest time that a batch is meant to take from queue to acknowledgement.",
+        reason: "Above it a person notices.",
+        apply: |r, v| r.broker.flow.sojourn_ms_max = v.ms(),
+    },
+    Setting {
+        key: "flow.window_min",
+        kind: Kind::Bytes { min: 64 << 10, max: 1 << 30 },
+        default: "1MiB",
+        doc: "Smallest window of a log writer.",
+        reason: "One large batch always fits.",
+        apply: |r, v| r.broker.flow.window_bytes_min = v.bytes(),
     },
     Setting {
         key: "flow.grant_bytes_max",

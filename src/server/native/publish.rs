@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
 use crate::broker::flow::{
-    AfterViolation, BacklogClaim, Cause, Grant, Offer, PublisherGrant, Standing, Violation, Wake,
+    AfterViolation, BacklogClaim, Cause, Grant, PublisherGrant, Standing, Violation, Wake, Within,
 };
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
 use crate::protocol::native::{
@@ -18,7 +18,7 @@ use crate::protocol::native::{
     publisher_close, publisher_open, pushback, want,
 };
 use crate::server::in_flight::Underway;
-use crate::types::{Acks, ErrorCode, Pushback, TopicId, TopicPartition};
+use crate::types::{Acks, Class, ErrorCode, Pushback, TopicId, TopicPartition};
 
 /// The publishers of one connection, by number.
 pub(super) struct Publishers {
@@ -59,7 +59,7 @@ impl Publishers {
             link: Arc::clone(link),
             number,
             topic: request.topic,
-            grant: Mutex::new(broker.open_publisher(this.clone())),
+            grant: Mutex::new(broker.open_publisher(&topic, Class::Normal, this.clone())),
             backlog: topic.backlog_claim(),
         });
         let nothing = Grant { bytes_to: 0, ttl_ms: 0, cause: Cause::Grant };
@@ -89,7 +89,7 @@ impl Publishers {
 impl Publisher {
     fn poll(&self, now: Duration) -> Option<Grant> {
         let mut grant = self.lock();
-        let offer = Offer { bytes: grant.seat().share_bytes(), cause: Cause::Pool };
+        let offer = self.link.broker().flow().offer(grant.seat());
         let offer = self.backlog.limit(offer, grant.outstanding());
         let told = grant.poll(now, offer);
         self.backlog.promise(grant.unspent());
@@ -146,7 +146,12 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
     };
     let bytes = frame.data.len() as u64;
     let now = link.broker().monotonic();
-    let violation = publisher.as_ref().and_then(|p| p.received(bytes, now).err());
+    let standing = publisher.as_ref().map(|publisher| publisher.received(bytes, now));
+    let (within, violation) = match standing {
+        Some(Ok(Standing::Granted)) => (Within::Grant, None),
+        Some(Ok(Standing::Allowance)) | None => (Within::Window, None),
+        Some(Err(violation)) => (Within::Window, Some(violation)),
+    };
     if violation.as_ref().is_some_and(|violation| violation.then == AfterViolation::Close) {
         publishers.open.remove(&request.publisher);
     }
@@ -172,6 +177,8 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
         acks: request.acks,
         deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
         connection: link.flow().cloned(),
+        class: Class::Normal,
+        within,
     };
     link.broker().produce_more(request, Box::new(ack));
 }

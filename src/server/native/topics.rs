@@ -107,7 +107,10 @@ pub(super) async fn create(
         let refusal = match (request.partitions, taken) {
             (0, _) => Some(CreateTopicError::NoPartitions),
             (_, true) => Some(CreateTopicError::Exists(request.name)),
-            (partitions, false) => config.check(partitions).err().map(CreateTopicError::Config),
+            (partitions, false) => {
+                let fits = link.broker().check_topic(&config, partitions);
+                fits.err().map(CreateTopicError::Config)
+            }
         };
         return match refusal {
             Some(error) => Err(error.to_answer()),
@@ -139,8 +142,8 @@ pub(super) async fn alter(
     let topic = referred(&link, &request.topic)?;
     if request.dry_run {
         let config = changed((*topic.config()).clone(), &request.settings)?;
-        let fits = config.check(topic.partition_count()).map_err(AlterTopicError::Config);
-        fits.map_err(|error| error.to_answer())?;
+        let fits = link.broker().check_topic(&config, topic.partition_count());
+        fits.map_err(|cause| AlterTopicError::Config(cause).to_answer())?;
         return Ok(topic_alter::Response { id: topic.id(), config });
     }
     let altered = link.broker().alter_topic(topic.name(), request.settings).await;

@@ -47,7 +47,8 @@ impl PartitionLog {
                 let (base, tail) = (active.segment.base_offset, active.tail);
                 let bytes = tail.position - active.durable.position;
                 let short = bytes <= self.dir.options.round_bytes_max as u64;
-                Some(Work::Commit(Commit { base, file, slot, tail, index, short }))
+                let issued = round.now;
+                Some(Work::Commit(Commit { base, file, slot, tail, index, short, issued }))
             }
             Err(e) => {
                 self.stop(&e);
@@ -171,6 +172,7 @@ impl PartitionLog {
         if self.dir.latch.is_closed() {
             return;
         }
+        self.shared.queue.note_sync(round.now.saturating_sub(commit.issued));
         owner.durable = commit.tail;
         let all = owner.tail.position == owner.durable.position;
         if let Some((place, slot)) = commit.slot {

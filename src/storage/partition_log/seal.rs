@@ -148,7 +148,8 @@ impl PartitionLog {
             Ok(file) => {
                 front.full.committing = true;
                 let (base, tail) = (front.full.segment.base_offset, front.full.tail);
-                let work = Commit { base, file, slot: None, tail, index: None, short: false };
+                let (slot, index, short, issued) = (None, None, false, round.now);
+                let work = Commit { base, file, slot, tail, index, short, issued };
                 self.send(Work::Commit(work), round);
             }
         }

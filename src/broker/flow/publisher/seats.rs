@@ -62,6 +62,11 @@ impl Seat {
         self.class
     }
 
+    /// One bit for each log writer it writes to.
+    pub fn writers(&self) -> u64 {
+        self.writers
+    }
+
     /// The most its first window may be: small when there are many, so that all of them together
     /// fit the pool.
     pub fn first_bytes(&self) -> u64 {

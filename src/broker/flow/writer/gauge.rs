@@ -9,14 +9,17 @@
 //! What is admitted beside other bytes keeps `in_flight <= limit` of its class; a batch that is alone
 //! always fits, so that one larger than the window passes.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Load;
 use super::minute::rate;
+use crate::broker::flow::Cause;
 use crate::types::Class;
 
 const NOTHING: u64 = u64::MAX;
+/// With less than this in an interval it was the load that was slow, or a single sync.
+const RATE_BYTES_MIN: u64 = 1 << 20;
 
 /// The gauge of one log writer.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub struct WriterGauge {
     bytes_per_second: AtomicU64,
     refused: AtomicU64,
     load: AtomicU8,
+    sync_bound: AtomicBool,
 }
 
 /// How far a batch may go into the window.
@@ -107,6 +111,7 @@ impl WriterGauge {
             bytes_per_second: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             load: AtomicU8::new(Load::Calm as u8),
+            sync_bound: AtomicBool::new(false),
         }
     }
 
@@ -153,6 +158,11 @@ impl WriterGauge {
         }
     }
 
+    /// Counts `bytes` though there is no place for them: whoever decides does not refuse.
+    pub fn force(&self, bytes: u64) {
+        self.in_flight.fetch_add(bytes, Ordering::AcqRel);
+    }
+
     /// `bytes` never went to the writer, or it wrote nothing of them: no sample.
     pub fn undo(&self, bytes: u64) {
         self.give_back(bytes);
@@ -174,11 +184,15 @@ impl WriterGauge {
     }
 
     /// How long a batch that comes now will take: what is before it at the rate of the last
-    /// intervals, at least as long as the quickest of the last interval. `None` before anything
-    /// completed.
-    pub fn predicted(&self) -> Option<Duration> {
-        let queue = self.time_for(self.in_flight())?;
-        Some(queue.max(Duration::from_nanos(self.min_sojourn_ns.load(Ordering::Relaxed))))
+    /// intervals, where that is known, and at least as long as the quickest of the last interval.
+    pub fn predicted(&self) -> Duration {
+        let queue = self.time_for(self.in_flight()).unwrap_or(Duration::ZERO);
+        queue.max(Duration::from_nanos(self.min_sojourn_ns.load(Ordering::Relaxed)))
+    }
+
+    /// How fast it was while much was under way; 0 = not known.
+    pub fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second.load(Ordering::Relaxed)
     }
 
     /// How long `bytes` take to leave at the rate of the last intervals.
@@ -227,12 +241,24 @@ impl WriterGauge {
         self.load.store(load as u8, Ordering::Relaxed);
         let sojourn = seen.min_sojourn.unwrap_or(seen.pending_age);
         self.min_sojourn_ns.store(nanos(sojourn), Ordering::Relaxed);
-        if seen.completed_bytes > 0 && !seen.busy.is_zero() {
-            let rate = rate(seen.completed_bytes, seen.busy);
-            let old = self.bytes_per_second.load(Ordering::Relaxed);
+        let old = self.bytes_per_second.load(Ordering::Relaxed);
+        let rate = rate(seen.completed_bytes, seen.busy);
+        // Of little that came and went one learns how slow the load was, not the writer.
+        let heavy = seen.completed_bytes >= RATE_BYTES_MIN && !seen.busy.is_zero();
+        if heavy && (seen.in_flight >= RATE_BYTES_MIN || rate > old) {
             let smooth = if old == 0 { rate } else { old - old / 4 + rate / 4 };
             self.bytes_per_second.store(smooth.max(1), Ordering::Relaxed);
         }
+    }
+
+    /// Publishes whether it is the disk's syncs that keep batches above the target.
+    pub fn set_sync_bound(&self, is: bool) {
+        self.sync_bound.store(is, Ordering::Relaxed);
+    }
+
+    /// What limits whoever is limited by this writer.
+    pub fn cause(&self) -> Cause {
+        if self.sync_bound.load(Ordering::Relaxed) { Cause::Fsync } else { Cause::Window }
     }
 
     /// Bytes left after `bytes` were given back.
@@ -338,15 +364,20 @@ mod tests {
 
     #[test]
     fn a_prediction_rests_on_busy_time() {
-        let gauge = WriterGauge::new(1 << 20);
-        assert_eq!(gauge.predicted(), None);
+        let gauge = WriterGauge::new(64 << 20);
+        assert_eq!(gauge.predicted(), Duration::ZERO);
         start(&gauge, 10_000, 0).expect("fits");
         gauge.finish(10_000, ms(5), Level::Topic, ms(5));
         let seen = gauge.take(ms(100));
-        gauge.publish(1 << 20, Load::Calm, &seen);
-        assert_eq!(gauge.predicted(), Some(ms(5)), "idle time is no slowness");
-        start(&gauge, 40_000, 100).expect("fits");
-        assert_eq!(gauge.predicted(), Some(ms(20)));
+        gauge.publish(64 << 20, Load::Calm, &seen);
+        assert_eq!((gauge.predicted(), gauge.time_for(1)), (ms(5), None), "it was the load");
+        start(&gauge, 10_000_000, 100).expect("fits");
+        gauge.finish(10_000_000, ms(50), Level::Topic, ms(150));
+        let seen = gauge.take(ms(200));
+        gauge.publish(64 << 20, Load::Calm, &seen);
+        assert_eq!(gauge.predicted(), ms(50), "idle time is no slowness");
+        start(&gauge, 40_000_000, 200).expect("fits");
+        assert_eq!(gauge.predicted(), ms(200));
     }
 
     proptest! {
