@@ -8,14 +8,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use stoplog::broker::flow::{
     Ask, BacklogClaim, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, Board, Cause, Flow,
-    FlowOptions, NoWake, Offer, Outcome, PartitionFlow, PartitionSeen, Past, PublisherGrant,
-    Scratch, Surroundings, Ticket, TopicFlow, Wake,
+    FlowOptions, Level, NoWake, Offer, Opening, Outcome, PartitionFlow, PartitionSeen, Past,
+    PublisherGrant, Scratch, Surroundings, Ticket, TopicFlow, Wake, Within,
 };
 use stoplog::broker::groups::{Committed, GroupRecord, MemberFacts};
 use stoplog::env::sim::SimClock;
 use stoplog::env::{Clock, Rng, SeededRng};
 use stoplog::types::{
-    GroupId, LeaderEpoch, Offset, PartitionId, Pushback, Timestamp, TopicConfig, TopicId,
+    Class, GroupId, LeaderEpoch, Offset, PartitionId, Pushback, Timestamp, TopicConfig, TopicId,
     TopicPartition,
 };
 
@@ -111,17 +111,21 @@ struct World {
 impl World {
     fn new(seed: u64, backlog: &str, producers: usize, batch: u64, limit: u64) -> World {
         let clock = SimClock::new();
-        let surroundings = Surroundings { machine_bytes: None, disk: Default::default() };
-        let clock_of_flow = Arc::new(clock.clone());
+        let disk = Default::default();
+        let now = Duration::ZERO;
+        let surroundings = Surroundings { machine_bytes: None, disk, writers: 0, now };
         let options = FlowOptions::default();
-        let flow = Flow::new(options, surroundings, Default::default(), clock_of_flow);
+        let flow = Flow::new(options, surroundings, Default::default());
         let flow = Arc::new(flow);
         flow.note_space(1 << 40, 1 << 40, Duration::ZERO);
         let topic = Arc::new(TopicFlow::new("orders".parse().expect("a topic")));
         let mut config = TopicConfig::default();
         config.set("backlog", backlog).expect("a limit");
         let producer = |_| Producer {
-            grant: flow.open_publisher(Weak::<NoWake>::new() as Weak<dyn Wake>),
+            grant: flow.open_publisher(
+                Opening::to(Class::Normal, [0]),
+                Weak::<NoWake>::new() as Weak<dyn Wake>,
+            ),
             claim: BacklogClaim::new(Arc::clone(&topic)),
             batch,
             queued: 0,
@@ -132,7 +136,7 @@ impl World {
             want_at: Duration::ZERO,
         };
         let producers = (0..producers).map(producer).collect();
-        let partition = flow.partition();
+        let partition = flow.partition(0);
         let (config, end) = (RefCell::new(Arc::new(config)), Cell::new(0));
         let mut world = World {
             rng: SeededRng::new(seed),
@@ -200,7 +204,7 @@ impl World {
         let now = self.now();
         for (_, number, records, ticket) in done {
             self.log.end.set(self.log.end.get() + records);
-            drop(ticket.settle(Outcome::Written));
+            drop(ticket.settle(Outcome::Written, now));
             let producer = &mut self.producers[number];
             producer.grant.answered(records * RECORD_BYTES);
             producer.poll(now);
@@ -259,6 +263,9 @@ impl World {
             topic: &self.log.flow,
             rules: None,
             partition: &self.log.partition,
+            class: Class::Normal,
+            within: Within::Window,
+            level: Level::Topic,
             deadline: None,
         };
         self.flow.admit_batch(ask, now)
