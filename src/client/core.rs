@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::admin::Admin;
-use super::backoff::Backoff;
 use super::connection::Connection;
+use super::flow::{Retry, RetryContract};
+use super::moment::{instant, moment};
 use super::{
     BatchSender, ClientError, ClientOptions, Consumer, ConsumerOptions, Producer, ProducerOptions,
 };
-use crate::env::{Clock, Rng, SystemClock, SystemRng};
+use crate::env::{Clock, SystemClock, SystemRng};
 use crate::protocol::native::metadata::{self, TopicSelector};
 use crate::protocol::native::{BufferPool, Call, ErrorAnswer};
 use crate::types::{CompressionHint, ErrorCode, PartitionId, TimestampType, TopicId, TopicName};
@@ -134,17 +135,17 @@ impl Core {
     /// As many attempts as `retry_timeout` allows: for requests that may be carried out twice.
     pub(super) async fn call_again<C: Call>(&self, call: &C) -> Result<C::Answer, ClientError> {
         let deadline = Instant::now() + self.options.retry_timeout;
-        let mut backoff = Backoff::new(self.options.retry_wait);
+        let mut contract = RetryContract::new(self.options.retry_wait);
+        self.options.retry_budget.requested();
         loop {
             let error = match self.call(call).await {
                 Err(error) if error.is_passing() => error,
                 result => return result,
             };
-            let wait = backoff.next(&self.rng, error.retry_after());
-            if Instant::now() + wait > deadline {
-                return Err(error);
+            match self.retry_at(&mut contract, &error, deadline) {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => return Err(error),
             }
-            tokio::time::sleep(wait).await;
         }
     }
 
@@ -198,7 +199,29 @@ impl Core {
         self.clock.now()
     }
 
-    pub(super) fn wait(&self, backoff: &mut Backoff, error: &ClientError) -> Duration {
-        backoff.next(&self.rng as &dyn Rng, error.retry_after())
+    /// How long to wait before something is tried again that has no deadline.
+    pub(super) fn wait(&self, contract: &mut RetryContract, error: &ClientError) -> Duration {
+        contract.wait(&self.rng, error.told())
+    }
+
+    /// When a request is tried again; `None` when its time is over before. What was refused takes from
+    /// the budget: a request that was lost with its connection did no work.
+    pub(super) fn retry_at(
+        &self,
+        contract: &mut RetryContract,
+        error: &ClientError,
+        deadline: Instant,
+    ) -> Option<Instant> {
+        let (now, deadline) = (moment(Instant::now()), moment(deadline));
+        let mut retry = contract.next(&self.rng, error.told(), now, deadline);
+        if let Retry::At(at) = retry
+            && error.pushback().is_some()
+        {
+            retry = self.options.retry_budget.next(at, now, deadline);
+        }
+        match retry {
+            Retry::At(at) => Some(instant(at)),
+            Retry::GiveUp => None,
+        }
     }
 }

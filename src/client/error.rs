@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::flow::Told;
 use crate::protocol::native::{ErrorAnswer, ErrorDetail};
 use crate::types::{Effects, ErrorCode, ErrorKind, Pushback, TopicName};
 
@@ -142,6 +143,15 @@ impl ClientError {
                 Some(Duration::from_millis(u64::from(answer.retry_after_ms)))
             }
             _ => None,
+        }
+    }
+
+    /// What the other side said about when to try again.
+    pub(super) fn told(&self) -> Told {
+        match (self.pushback(), self.retry_after()) {
+            (Some(pushback), _) => Told::by(pushback),
+            (None, Some(wait)) => Told::About(wait),
+            (None, None) => Told::Nothing,
         }
     }
 

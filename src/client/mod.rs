@@ -5,11 +5,12 @@
 //! (`kind()`), when (`retry_after()`), and by which limit (`pushback()`).
 
 mod admin;
-mod backoff;
 mod connection;
 mod consumer;
 mod core;
 mod error;
+pub mod flow;
+mod moment;
 mod options;
 mod partitioner;
 mod producer;

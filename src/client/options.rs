@@ -1,7 +1,9 @@
 //! What a program may choose; every default has its reason.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::flow::RetryBudget;
 use crate::record::Compression;
 use crate::types::{Acks, Assignor, GroupId, Offset, PartitionId, Timestamp, TopicName};
 
@@ -18,6 +20,8 @@ pub struct ClientOptions {
     pub retry_timeout: Duration,
     /// Wait after a first failed attempt; later ones double it.
     pub retry_wait: Duration,
+    /// How many refused requests may be tried again. The default is one budget for the process.
+    pub retry_budget: Arc<RetryBudget>,
     /// Largest frame taken from the broker: a fetch answer with the largest batch fits.
     pub frame_bytes_max: u32,
     /// Free receive buffers that are kept, so that a busy reader does not allocate.
@@ -32,6 +36,7 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(30),
             retry_timeout: Duration::from_secs(30),
             retry_wait: Duration::from_millis(50),
+            retry_budget: RetryBudget::of_process(),
             frame_bytes_max: 16 << 20,
             receive_bytes_kept: 32 << 20,
         }

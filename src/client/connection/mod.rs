@@ -87,6 +87,8 @@ pub(super) struct Connection {
     requests: Arc<Semaphore>,
     correlations: AtomicU64,
     subscription_numbers: AtomicU32,
+    /// How many are open.
+    subscriptions: AtomicU64,
     closed: watch::Sender<bool>,
     draining: AtomicBool,
     /// Frames received so far: what keeps the connection from being taken for dead.
@@ -222,13 +224,25 @@ impl Connection {
         let mut state = self.lock();
         if state.closed.is_none() {
             state.subscriptions.insert(number, sink);
+            self.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         number
     }
 
+    /// How many subscriptions there are.
+    pub(super) fn subscriptions(&self) -> u64 {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
     /// The subscription is over; later events of it are dropped.
     pub(super) fn remove_subscription(&self, number: u32) {
-        self.lock().subscriptions.remove(&number);
+        self.take_subscription(number);
+    }
+
+    fn take_subscription(&self, number: u32) -> Option<mpsc::UnboundedSender<Delivered>> {
+        let sink = self.lock().subscriptions.remove(&number)?;
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        Some(sink)
     }
 
     /// Closes the connection; whatever waits gets `cause`.

@@ -55,6 +55,7 @@ impl Connection {
             requests: Arc::new(Semaphore::new(requests.min(Semaphore::MAX_PERMITS))),
             correlations: AtomicU64::new(2),
             subscription_numbers: AtomicU32::new(1),
+            subscriptions: AtomicU64::new(0),
             closed: watch::Sender::new(false),
             draining: AtomicBool::new(false),
             received: AtomicU64::new(0),

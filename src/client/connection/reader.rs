@@ -144,7 +144,7 @@ impl Connection {
     fn take_end(&self, frame: &Frame) -> Result<(), DecodeError> {
         let notice: subscription_end::Request = frame.decode()?;
         let number = notice.subscription;
-        if let Some(sink) = self.lock().subscriptions.remove(&number) {
+        if let Some(sink) = self.take_subscription(number) {
             let _ = sink.send((number, SubscriptionEvent::End(notice.epoch, notice.error)));
         }
         Ok(())

@@ -1,25 +1,19 @@
-//! One partition of a consumer: what was received and not handed out yet, where it stands, and the
-//! credit that follows from both. Pure bookkeeping.
+//! One partition of a consumer: what was received and not handed out yet, and where it stands. Pure
+//! bookkeeping; its credit is `flow::CreditWindow`.
 //!
 //! # Invariants
-//! - `processed <= position <= fetch_from`.
-//! - At most `window` bytes (and one batch) are received ahead of what was handed out.
+//! `processed <= position <= fetch_from`.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::client::flow::{CreditTotals, CreditWindow, Push};
 use crate::protocol::native::{batches, credit, pause, resume, seek};
 use crate::record::{DecodeError, DecodeLimits, Record, Records};
 use crate::types::{Offset, TopicName, TopicPartition};
-
-/// Credit of a new subscription: enough for a few large batches.
-const WINDOW_BYTES_FIRST: u64 = 1 << 20;
-/// Most credit of one subscription (Flow 1).
-const WINDOW_BYTES_MAX: u64 = 16 << 20;
-/// Least credit: one batch of the default size.
-const WINDOW_BYTES_MIN: u64 = 64 << 10;
 
 /// Batches as they came, with what the broker had sent when they left.
 #[derive(Debug)]
@@ -69,13 +63,7 @@ pub(super) struct Lane {
     parcels: VecDeque<Parcel>,
     parcel_done: bool,
     current: Option<Records>,
-    window_bytes: u64,
-    prefetch_records: Option<u64>,
-    sent_bytes: u64,
-    taken_bytes: u64,
-    taken_records: u64,
-    granted_bytes: u64,
-    granted_records: u64,
+    credit: CreditWindow,
 }
 
 impl Lane {
@@ -104,13 +92,7 @@ impl Lane {
             parcels: VecDeque::new(),
             parcel_done: false,
             current: None,
-            window_bytes: WINDOW_BYTES_FIRST,
-            prefetch_records,
-            sent_bytes: 0,
-            taken_bytes: 0,
-            taken_records: 0,
-            granted_bytes: 0,
-            granted_records: 0,
+            credit: CreditWindow::new(prefetch_records),
         }
     }
 
@@ -135,12 +117,12 @@ impl Lane {
     }
 
     /// Starts a new subscription's counters; the credit to open it with.
-    pub(super) fn open(&mut self, number: u32, share_bytes: u64) -> (u64, u64) {
+    pub(super) fn open(&mut self, number: u32, share_bytes: u64, now: Duration) -> CreditTotals {
         self.subscription = Some(number);
         (self.epoch, self.told_epoch) = (0, 0);
         (self.told_paused, self.telling) = (false, true);
         self.retry_at = None;
-        self.restart_counters(share_bytes)
+        self.restart_credit(share_bytes, now)
     }
 
     /// What the broker does not know yet, when it may be told: `told` follows its answer.
@@ -152,8 +134,8 @@ impl Lane {
                 subscription,
                 epoch: self.epoch,
                 from: self.fetch_from,
-                bytes_to: self.granted_bytes,
-                records_to: self.granted_records,
+                bytes_to: self.credit.granted().bytes_to,
+                records_to: self.credit.granted().records_to,
             })
         } else if self.told_paused != self.paused {
             self.told_paused = self.paused;
@@ -174,38 +156,34 @@ impl Lane {
     }
 
     /// Moves elsewhere: what was received is dropped. `next_wish` says so to the broker.
-    pub(super) fn seek(&mut self, to: Offset, share_bytes: u64) {
+    pub(super) fn seek(&mut self, to: Offset, share_bytes: u64, now: Duration) {
         self.parcels.clear();
         self.current = None;
         (self.position, self.fetch_from, self.processed) = (to, to, to);
         self.halted = false;
         self.epoch += 1;
-        self.restart_counters(share_bytes);
+        self.restart_credit(share_bytes, now);
     }
 
-    fn restart_counters(&mut self, share_bytes: u64) -> (u64, u64) {
+    fn restart_credit(&mut self, share_bytes: u64, now: Duration) -> CreditTotals {
         // What is buffered from before belongs to no counter any more.
         for parcel in &mut self.parcels {
             (parcel.bytes, parcel.sent_records) = (0, 0);
         }
-        (self.sent_bytes, self.taken_bytes, self.taken_records) = (0, 0, 0);
-        self.fit_window(share_bytes);
-        self.granted_bytes = self.window_bytes;
-        self.granted_records = self.prefetch_records.map_or(u64::MAX, |records| records.max(1));
-        (self.granted_bytes, self.granted_records)
-    }
-
-    fn fit_window(&mut self, share_bytes: u64) {
-        let most = share_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-        self.window_bytes = self.window_bytes.min(most);
+        self.credit.restart(share_bytes, now)
     }
 
     /// Batches came. Those of an older epoch are dropped.
-    pub(super) fn receive(&mut self, notice: &batches::Request, data: Bytes) {
+    pub(super) fn receive(&mut self, notice: &batches::Request, data: Bytes, now: Duration) {
         if notice.epoch != self.epoch || notice.next_offset < self.fetch_from {
             return;
         }
-        self.sent_bytes = notice.sent_bytes;
+        let push = Push {
+            sent_bytes: notice.sent_bytes,
+            sent_records: notice.sent_records,
+            more: notice.next_offset < notice.visible_end,
+        };
+        self.credit.received(push, now);
         self.fetch_from = notice.next_offset;
         let bytes = data.len() as u64;
         let (next_offset, sent_records) = (notice.next_offset, notice.sent_records);
@@ -269,39 +247,23 @@ impl Lane {
         if let Some(parcel) = self.parcels.pop_front() {
             self.parcel_done = true;
             self.position = self.position.max(parcel.next_offset);
-            self.taken_bytes += parcel.bytes;
-            self.taken_records = self.taken_records.max(parcel.sent_records);
+            self.credit.taken(parcel.bytes, parcel.sent_records);
         }
     }
 
-    /// What to tell the broker when enough was handed out. A reader that found nothing to read
-    /// because its credit was spent gets twice the window.
-    pub(super) fn credit(&mut self, share_bytes: u64) -> Option<credit::Request> {
+    /// What to tell the broker of its credit now. `share_bytes` is its part of the memory.
+    pub(super) fn credit(&mut self, share_bytes: u64, now: Duration) -> Option<credit::Request> {
         let subscription = self.subscription?;
-        let starved = self.parcels.is_empty() && self.sent_bytes >= self.granted_bytes;
-        if starved {
-            self.window_bytes = self.window_bytes.saturating_mul(2);
-        }
-        self.fit_window(share_bytes);
-        let bytes_to = self.taken_bytes.saturating_add(self.window_bytes);
-        let records_to = match self.prefetch_records {
-            Some(records) => self.taken_records.saturating_add(records.max(1)),
-            None => u64::MAX,
-        };
-        let more_bytes = bytes_to.saturating_sub(self.granted_bytes);
-        let more_records = records_to.saturating_sub(self.granted_records);
-        let half = self.prefetch_records.map_or(u64::MAX, |records| records.div_ceil(2).max(1));
-        if more_bytes < self.window_bytes / 2 && more_records < half {
-            return None;
-        }
-        self.granted_bytes = self.granted_bytes.max(bytes_to);
-        self.granted_records = self.granted_records.max(records_to);
-        Some(credit::Request {
-            subscription,
-            epoch: self.epoch,
-            bytes_to: self.granted_bytes,
-            records_to: self.granted_records,
-        })
+        let CreditTotals { bytes_to, records_to } = self.credit.poll(share_bytes, now)?;
+        Some(credit::Request { subscription, epoch: self.epoch, bytes_to, records_to })
+    }
+
+    /// When to look at its credit though nothing comes.
+    pub(super) fn credit_again_at(&self) -> Option<Duration> {
+        let asks = self.subscription.is_some() && !self.paused && !self.halted && !self.is_done();
+        // What a seek changes is told with it.
+        let told = !self.telling && self.told_epoch == self.epoch;
+        if asks && told { self.credit.repeat_at() } else { None }
     }
 }
 
@@ -311,11 +273,11 @@ mod tests {
     use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
     use crate::types::{PartitionId, TopicId};
 
-    fn lane(prefetch: Option<u64>) -> Lane {
+    fn lane() -> Lane {
         let topic = TopicId::from_bytes([1; 16]);
         let part = TopicPartition { topic, partition: PartitionId(0) };
-        let mut lane = Lane::new("t".parse().expect("valid"), part, Offset(0), prefetch);
-        lane.open(1, 4 << 20);
+        let mut lane = Lane::new("t".parse().expect("valid"), part, Offset(0), None);
+        lane.open(1, 4 << 20, Duration::ZERO);
         lane
     }
 
@@ -337,10 +299,10 @@ mod tests {
             epoch: lane.epoch,
             next_offset: Offset(next_offset),
             visible_end: Offset(next_offset),
-            sent_bytes: lane.sent_bytes + data.len() as u64,
+            sent_bytes: next_offset.unsigned_abs() * 1_000,
             sent_records: next_offset.unsigned_abs(),
         };
-        lane.receive(&notice, data);
+        lane.receive(&notice, data, Duration::ZERO);
     }
 
     fn offsets(lane: &mut Lane) -> Vec<i64> {
@@ -352,7 +314,7 @@ mod tests {
 
     #[test]
     fn records_before_the_position_are_skipped_and_gaps_are_jumped() {
-        let mut lane = lane(None);
+        let mut lane = lane();
         (lane.position, lane.fetch_from) = (Offset(2), Offset(2));
         give(&mut lane, 0, 4, 10);
         assert_eq!(offsets(&mut lane), [2, 3]);
@@ -361,7 +323,7 @@ mod tests {
 
     #[test]
     fn reading_stops_at_the_end_inside_a_batch() {
-        let mut lane = lane(None);
+        let mut lane = lane();
         lane.end = Some(Offset(3));
         give(&mut lane, 0, 5, 5);
         assert_eq!(offsets(&mut lane), [0, 1, 2]);
@@ -370,38 +332,38 @@ mod tests {
 
     #[test]
     fn an_older_epoch_and_a_repeat_are_dropped() {
-        let mut lane = lane(None);
+        let mut lane = lane();
         give(&mut lane, 0, 2, 2);
         give(&mut lane, 0, 1, 1);
         assert_eq!(offsets(&mut lane), [0, 1]);
-        lane.seek(Offset(50), 4 << 20);
+        lane.seek(Offset(50), 4 << 20, Duration::ZERO);
         let epoch = lane.epoch;
         let mut late = batches::Request {
             subscription: 1,
             epoch: epoch - 1,
             next_offset: Offset(60),
             visible_end: Offset(60),
-            sent_bytes: 1,
+            sent_bytes: 10_000,
             sent_records: 1,
         };
-        lane.receive(&late, batch(2, 1));
+        lane.receive(&late, batch(2, 1), Duration::ZERO);
         assert!(!lane.has_parcels());
         late.epoch = epoch;
-        lane.receive(&late, batch(50, 10));
+        lane.receive(&late, batch(50, 10), Duration::ZERO);
         assert_eq!(offsets(&mut lane).len(), 10);
     }
 
     #[test]
     fn the_broker_is_told_one_thing_at_a_time_and_at_last_what_holds() {
-        let mut lane = lane(None);
-        lane.seek(Offset(5), 4 << 20);
+        let mut lane = lane();
+        lane.seek(Offset(5), 4 << 20, Duration::ZERO);
         lane.paused = true;
         assert_eq!(lane.next_wish(), None, "SUBSCRIBE is not answered yet");
         lane.told();
-        lane.seek(Offset(7), 4 << 20);
+        lane.seek(Offset(7), 4 << 20, Duration::ZERO);
         let told = lane.next_wish();
         assert!(matches!(&told, Some(Wish::Seek(s)) if (s.epoch, s.from) == (2, Offset(7))));
-        lane.seek(Offset(9), 4 << 20);
+        lane.seek(Offset(9), 4 << 20, Duration::ZERO);
         assert_eq!(lane.next_wish(), None, "the seek is not answered yet");
         lane.told();
         assert!(matches!(lane.next_wish(), Some(Wish::Seek(s)) if s.epoch == 3));
@@ -413,32 +375,8 @@ mod tests {
         assert_eq!(lane.next_wish(), None);
         lane.paused = false;
         assert!(matches!(lane.next_wish(), Some(Wish::Resume(_))));
-        lane.open(2, 4 << 20);
+        lane.open(2, 4 << 20, Duration::ZERO);
         lane.told();
         assert_eq!(lane.next_wish(), None, "a new subscription knows where it begins");
-    }
-
-    #[test]
-    fn credit_follows_what_was_handed_out_and_grows_when_it_starves() {
-        let mut lane = lane(None);
-        assert_eq!(lane.credit(4 << 20), None);
-        lane.granted_bytes = 400;
-        lane.window_bytes = 400;
-        give(&mut lane, 0, 4, 4);
-        assert_eq!(lane.credit(4 << 20), None, "nothing was handed out yet");
-        offsets(&mut lane);
-        let credit = lane.credit(4 << 20).expect("half is used");
-        assert_eq!(lane.window_bytes, 800);
-        assert_eq!(credit.bytes_to, lane.taken_bytes + 800);
-    }
-
-    #[test]
-    fn with_a_prefetch_no_more_records_are_asked_for() {
-        let mut lane = lane(Some(10));
-        assert_eq!(lane.granted_records, 10);
-        give(&mut lane, 0, 10, 10);
-        assert_eq!(lane.credit(4 << 20), None);
-        assert_eq!(offsets(&mut lane).len(), 10);
-        assert_eq!(lane.credit(4 << 20).map(|credit| credit.records_to), Some(20));
     }
 }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::client::ClientError;
-use crate::client::backoff::Backoff;
 use crate::client::core::Core;
+use crate::client::flow::RetryContract;
 use crate::protocol::native::group_heartbeat::{Request, Response};
 use crate::types::{Assignor, ErrorCode, GroupId, TopicName, TopicPartition};
 
@@ -225,7 +225,7 @@ impl Membership {
     }
 
     /// What a failed heartbeat means; `None` = no further ones.
-    fn miss(&self, error: ClientError, backoff: &mut Backoff) -> Option<Duration> {
+    fn miss(&self, error: ClientError, contract: &mut RetryContract) -> Option<Duration> {
         let mut state = self.lock();
         match error.code() {
             ErrorCode::UnknownMember | ErrorCode::StaleMemberEpoch => {
@@ -246,12 +246,12 @@ impl Membership {
         }
         drop(state);
         self.news.notify_one();
-        Some(self.core.wait(backoff, &error).min(SESSION_FIRST / 4))
+        Some(self.core.wait(contract, &error).min(SESSION_FIRST / 4))
     }
 }
 
 async fn stay(membership: Arc<Membership>) {
-    let mut backoff = Backoff::new(membership.core.options.retry_wait);
+    let mut contract = RetryContract::new(membership.core.options.retry_wait);
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
@@ -273,10 +273,10 @@ async fn stay(membership: Arc<Membership>) {
         let sent = Instant::now();
         match membership.core.call(&membership.request()).await {
             Ok(answer) => {
-                backoff.reset();
+                contract.worked();
                 wait = membership.hear(sent, answer);
             }
-            Err(error) => match membership.miss(error, &mut backoff) {
+            Err(error) => match membership.miss(error, &mut contract) {
                 Some(pause) => wait = pause,
                 None => {
                     membership.gone.send_replace(true);

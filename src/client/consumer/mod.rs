@@ -17,9 +17,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::connection::{Connection, Delivered};
 use super::core::Core;
+use super::flow::RetryContract;
+use super::moment::moment;
 use super::{ClientError, CommitMode, ConsumerOptions};
 use crate::record::{DecodeLimits, Record};
 use crate::types::{ErrorCode, Offset, PartitionId, TopicName, TopicPartition};
@@ -92,7 +93,7 @@ pub struct Consumer {
     /// Records that a `next_exactly` which was dropped had taken: the next ones to hand out.
     partial: VecDeque<(TopicPartition, ConsumedRecord)>,
     next_commit: Instant,
-    backoff: Backoff,
+    retries: RetryContract,
     on_rebalance: Option<Hook>,
 }
 
@@ -103,7 +104,7 @@ impl Consumer {
     ) -> Result<Consumer, ClientError> {
         let (events_in, events) = mpsc::unbounded_channel();
         let mut consumer = Consumer {
-            backoff: Backoff::new(core.options.retry_wait),
+            retries: RetryContract::new(core.options.retry_wait),
             core,
             options,
             limits: DecodeLimits::default(),
@@ -248,7 +249,7 @@ impl Consumer {
         self.handed.retain(|handed| *handed != part);
         self.partial.retain(|(from, _)| *from != part);
         if let Some(lane) = self.lanes.get_mut(&part) {
-            lane.seek(to, share);
+            lane.seek(to, share, moment(Instant::now()));
         }
         self.say(part);
         Ok(())

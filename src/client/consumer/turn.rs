@@ -13,6 +13,8 @@ use super::lane::{Lane, Wish};
 use super::membership::{Change, Joining, Membership};
 use super::{Consumer, Rebalance};
 use crate::client::connection::{Connection, Delivered, SubscriptionEvent};
+use crate::client::flow::{CREDIT_BYTES_MAX, CreditTotals};
+use crate::client::moment::{instant, moment};
 use crate::client::{ClientError, CommitMode, Reading, StartAt, StopAt};
 use crate::protocol::native::{Call, ErrorDetail, subscribe, unsubscribe};
 use crate::types::{ErrorCode, Offset, TopicName, TopicPartition};
@@ -90,7 +92,8 @@ impl Consumer {
         let retry = self.lanes.values().filter_map(|lane| lane.retry_at).min();
         let auto =
             self.membership.is_some() && matches!(self.options.commit, CommitMode::Auto { .. });
-        let wake = [retry, auto.then_some(self.next_commit)].into_iter().flatten().min();
+        let credit = self.repeat_credit(now);
+        let wake = [retry, credit, auto.then_some(self.next_commit)].into_iter().flatten().min();
         let membership = self.membership.clone();
         let connection = self.connection.clone();
         tokio::select! {
@@ -117,11 +120,11 @@ impl Consumer {
             match self.core.connection().await {
                 Ok(connection) => {
                     self.connection = Some(connection);
-                    self.backoff.reset();
+                    self.retries.worked();
                     return Ok(());
                 }
                 Err(error) if error.is_passing() => {
-                    let pause = self.core.wait(&mut self.backoff, &error);
+                    let pause = self.core.wait(&mut self.retries, &error);
                     tokio::time::sleep(pause).await;
                 }
                 Err(error) => return Err(error),
@@ -152,7 +155,7 @@ impl Consumer {
         };
         for lane in self.lanes.values_mut().filter(|lane| wants_subscription(lane, now)) {
             let number = connection.add_subscription(self.events_in.clone());
-            let (bytes_to, records_to) = lane.open(number, share);
+            let CreditTotals { bytes_to, records_to } = lane.open(number, share, moment(now));
             self.numbers.insert(number, lane.part);
             let request = subscribe::Request {
                 subscription: number,
@@ -187,7 +190,7 @@ impl Consumer {
             SubscriptionEvent::Batches(notice, data) => {
                 if let Some(lane) = self.lanes.get_mut(&part) {
                     let had = lane.has_parcels();
-                    lane.receive(&notice, data);
+                    lane.receive(&notice, data, moment(Instant::now()));
                     if !had && lane.has_parcels() {
                         self.ring.push_back(part);
                     }
@@ -226,7 +229,8 @@ impl Consumer {
         error: ClientError,
     ) -> Result<(), ClientError> {
         let in_group = self.membership.is_some();
-        let pause = self.core.wait(&mut self.backoff, &error);
+        let (share, now) = (self.share_bytes(), Instant::now());
+        let pause = self.core.wait(&mut self.retries, &error);
         let Some(lane) = self.lanes.get_mut(&part) else { return Ok(()) };
         lane.subscription = None;
         match (error.code(), error.detail()) {
@@ -237,7 +241,7 @@ impl Consumer {
                 lane.fetch_from = to;
                 lane.position = lane.position.max(to.min(*start));
                 if to < lane.position {
-                    lane.seek(to, 0);
+                    lane.seek(to, share, moment(now));
                 }
                 Ok(())
             }
@@ -247,7 +251,7 @@ impl Consumer {
                 Ok(())
             }
             _ if error.is_passing() => {
-                lane.retry_at = Some(Instant::now() + pause);
+                lane.retry_at = Some(now + pause);
                 Ok(())
             }
             _ => {
@@ -367,14 +371,25 @@ impl Consumer {
     pub(super) fn give_credit(&mut self, part: TopicPartition) {
         let share = self.share_bytes();
         let Some(lane) = self.lanes.get_mut(&part) else { return };
-        if let (Some(credit), Some(connection)) = (lane.credit(share), &self.connection) {
+        let credit = lane.credit(share, moment(Instant::now()));
+        if let (Some(credit), Some(connection)) = (credit, &self.connection) {
             connection.notify(&credit);
         }
     }
 
-    /// One partition's part of the memory.
+    /// Says again what may be sent where that may have been lost; when to do so next.
+    fn repeat_credit(&mut self, now: Instant) -> Option<Instant> {
+        let due = |lane: &&Lane| lane.credit_again_at().is_some_and(|at| at <= moment(now));
+        let parts: Vec<_> = self.lanes.values().filter(due).map(|lane| lane.part).collect();
+        parts.into_iter().for_each(|part| self.give_credit(part));
+        self.lanes.values().filter_map(Lane::credit_again_at).min().map(instant)
+    }
+
+    /// One partition's part of the memory, and of what the broker lets a connection claim.
     pub(super) fn share_bytes(&self) -> u64 {
-        (self.options.memory_bytes / self.lanes.len().max(1)) as u64
+        let memory = (self.options.memory_bytes / self.lanes.len().max(1)) as u64;
+        let others = self.connection.as_ref().map_or(0, |connection| connection.subscriptions());
+        memory.min(CREDIT_BYTES_MAX / others.max(self.lanes.len() as u64).max(1))
     }
 
     fn tell(&self, news: Rebalance) {

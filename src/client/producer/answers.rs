@@ -10,6 +10,7 @@ use super::lane::{Batch, Settled};
 use super::shared::{Shared, State};
 use crate::client::ClientError;
 use crate::client::connection::PublisherSink;
+use crate::client::moment::moment;
 use crate::protocol::native::{grant, produce, pushback};
 use crate::types::{ErrorCode, PartitionId, Severity};
 
@@ -78,12 +79,12 @@ impl State {
         let now = Instant::now();
         let lane = &mut self.lanes[number];
         let out_of_order = error.code() == ErrorCode::OutOfOrderSequence && batch.first.is_some();
-        if !(error.is_passing() || out_of_order) || batch.given_up || now >= batch.deadline {
+        let again = (error.is_passing() || out_of_order)
+            && !batch.given_up
+            && lane.hold(&shared.core, &error, batch.deadline);
+        if !again {
             batch.failed(error.clone());
             return lane.give_up(shared, batch, error);
-        }
-        if lane.hold_until.is_none_or(|until| until <= now) {
-            lane.hold_until = Some(now + shared.core.wait(&mut lane.backoff, &error));
         }
         if let Some(pushback) = error.pushback() {
             let until = lane.hold_until.unwrap_or(now);
@@ -119,7 +120,7 @@ impl PublisherSink for Notices {
         let Some(shared) = self.0.upgrade() else { return };
         let mut state = shared.lock();
         if let Some(window) = state.link.as_mut().and_then(|link| link.window.as_mut()) {
-            window.grant(grant, Instant::now());
+            window.grant(grant, moment(Instant::now()));
         }
         if state.wanted_bytes.take().is_some() {
             for lane in 0..state.lanes.len() {

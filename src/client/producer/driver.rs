@@ -12,15 +12,13 @@ use tokio::time::Instant;
 use super::answers::Notices;
 use super::lane::{Lane, Sender};
 use super::shared::{Link, Shared, State};
-use super::window::Window;
 use crate::client::ClientError;
-use crate::client::backoff::Backoff;
 use crate::client::connection::Connection;
+use crate::client::flow::{PublisherWindow, RetryContract, WANT_EVERY};
+use crate::client::moment::moment;
 use crate::protocol::native::{producer_init, publisher_close, publisher_open, want};
 use crate::types::ErrorCode;
 
-/// How often a blocked publisher says so (Flow 1).
-const WANT_EVERY: Duration = Duration::from_secs(1);
 /// How often new partitions are looked for.
 const TOPIC_EVERY: Duration = Duration::from_secs(60);
 /// Shortest pause between two looks at the timers.
@@ -80,14 +78,14 @@ type Attempt = Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>;
 /// Attempts to get a connection: one at a time, while deadlines go on.
 struct Links {
     attempt: Option<Attempt>,
-    backoff: Backoff,
+    retries: RetryContract,
     not_before: Instant,
 }
 
 impl Links {
     fn new(shared: &Shared) -> Links {
-        let backoff = Backoff::new(shared.core.options.retry_wait);
-        Links { attempt: None, backoff, not_before: Instant::now() }
+        let retries = RetryContract::new(shared.core.options.retry_wait);
+        Links { attempt: None, retries, not_before: Instant::now() }
     }
 
     fn begin(&mut self, shared: &Arc<Shared>) {
@@ -100,10 +98,10 @@ impl Links {
     fn ended(&mut self, shared: &Arc<Shared>, result: Result<(), ClientError>) {
         self.attempt = None;
         match result {
-            Ok(()) => self.backoff.reset(),
+            Ok(()) => self.retries.worked(),
             Err(error) => {
                 no_link(shared, &error);
-                self.not_before = Instant::now() + shared.core.wait(&mut self.backoff, &error);
+                self.not_before = Instant::now() + shared.core.wait(&mut self.retries, &error);
             }
         }
     }
@@ -132,7 +130,7 @@ async fn link(shared: &Arc<Shared>) -> Result<(), ClientError> {
         Ok(opened) => {
             let notices = Arc::new(Notices(Arc::downgrade(shared)));
             connection.add_publisher(opened.grant.publisher, notices);
-            Some(Window::new(&opened, Instant::now()))
+            Some(PublisherWindow::new(&opened, moment(Instant::now())))
         }
         // No grants to be had: the pool alone decides.
         Err(error) if error.code() == ErrorCode::Unsupported => None,
@@ -199,7 +197,7 @@ async fn identify(
             // A fenced identity is of no use any more: the next one is new.
             let previous = previous.filter(|_| error.is_passing());
             lane.sender = Sender::Ask { previous };
-            lane.hold_until = Some(now + shared.core.wait(&mut lane.backoff, &error));
+            lane.hold_until = Some(now + shared.core.wait(&mut lane.retries, &error));
             for batch in &mut lane.ready {
                 batch.last_error = Some(error.clone());
             }

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::delivery::Teller;
 use crate::client::ClientError;
-use crate::client::backoff::Backoff;
+use crate::client::core::Core;
+use crate::client::flow::RetryContract;
 use crate::protocol::native::ErrorDetail;
 use crate::protocol::native::producer_init::Producer as Identity;
 use crate::record::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, ProducerStamp, crc32c};
@@ -115,7 +116,9 @@ pub(super) struct Lane {
     /// A batch that may yet be written was given up: its numbers must not be used again.
     pub(super) gap_in_doubt: bool,
     pub(super) hold_until: Option<Instant>,
-    pub(super) backoff: Backoff,
+    /// Batches that may be unanswered: one after a refusal, then twice as many with each that is taken.
+    unanswered_max: usize,
+    pub(super) retries: RetryContract,
     pub(super) sender: Sender,
     /// Number after the last acknowledged record.
     acked_to: i64,
@@ -143,7 +146,8 @@ impl Lane {
             failed: BTreeMap::new(),
             gap_in_doubt: false,
             hold_until: None,
-            backoff: Backoff::new(retry_wait),
+            unanswered_max: usize::MAX,
+            retries: RetryContract::new(retry_wait),
             sender,
             acked_to: 0,
             acked: VecDeque::new(),
@@ -154,7 +158,7 @@ impl Lane {
     /// Whether it may send now, as far as it is concerned.
     pub(super) fn may_send(&self, window: usize, now: Instant) -> bool {
         self.failed.is_empty()
-            && self.under_way.len() < window
+            && self.under_way.len() < window.min(self.unanswered_max)
             && self.hold_until.is_none_or(|until| until <= now)
     }
 
@@ -225,7 +229,8 @@ impl Lane {
 
     /// It is in the log.
     pub(super) fn acked(&mut self, batch: &Batch, base: Option<Offset>) {
-        self.backoff.reset();
+        self.retries.worked();
+        self.unanswered_max = self.unanswered_max.saturating_mul(2);
         let Some(first) = batch.first else { return };
         self.acked_to = self.acked_to.max(first + i64::from(batch.records));
         if let Some(base) = base {
@@ -234,6 +239,20 @@ impl Lane {
                 self.acked.pop_front();
             }
         }
+    }
+
+    /// Nothing is sent until what failed may be tried again; false when that is not before `deadline`.
+    pub(super) fn hold(&mut self, core: &Core, error: &ClientError, deadline: Instant) -> bool {
+        let now = Instant::now();
+        if error.pushback().is_some() {
+            self.unanswered_max = 1;
+        }
+        if self.hold_until.is_some_and(|until| until > now) {
+            return true; // what was sent before the refusal was known is refused with it
+        }
+        let at = core.retry_at(&mut self.retries, error, deadline);
+        self.hold_until = at.or(self.hold_until);
+        at.is_some()
     }
 
     /// It is not, but may be by another attempt.

@@ -12,7 +12,6 @@ mod delivery;
 mod driver;
 mod lane;
 mod shared;
-mod window;
 
 use std::sync::Arc;
 

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::delivery::Teller;
 use super::lane::{Batch, Body, Lane, LostRange, Sender};
-use super::window::Window;
 use super::{Delivery, NewRecord};
 use crate::client::connection::Connection;
 use crate::client::core::Core;
+use crate::client::flow::PublisherWindow;
+use crate::client::moment::moment;
 use crate::client::partitioner::partition_for_key;
 use crate::client::{ClientError, Idempotence, ProducerOptions, Topic};
 use crate::env::Rng;
@@ -38,7 +39,7 @@ pub(super) struct Shared {
 /// The connection in use and the publisher on it.
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
-    pub(super) window: Option<Window>,
+    pub(super) window: Option<PublisherWindow>,
 }
 
 pub(super) struct State {
@@ -318,7 +319,7 @@ impl State {
             Sender::Nobody | Sender::Known { .. } => {}
         }
         let upper = head.size_bytes() as u64;
-        if link.window.as_ref().is_some_and(|window| !window.admits(upper, now)) {
+        if link.window.as_ref().is_some_and(|window| !window.admits(upper, moment(now))) {
             if self.wanted_bytes.replace(upper).is_none() {
                 shared.work.notify_one();
             }
@@ -328,13 +329,16 @@ impl State {
         lane.stamp(&mut batch);
         let Body::Built(bytes) = &batch.body else { return false };
         let request = produce::Request {
-            publisher: link.window.as_ref().map_or(0, Window::publisher),
+            publisher: link.window.as_ref().map_or(0, PublisherWindow::publisher),
             topic: self.topic.id,
             partition: lane.partition,
             acks: shared.options.acks,
             deadline_ms: millis(batch.deadline.saturating_duration_since(now)).max(1),
         };
         batch.sent_bytes = bytes.len() as u64;
+        if batch.sent_to.is_none() {
+            shared.core.options.retry_budget.requested();
+        }
         batch.sent_to = Some(link.connection.writer_id());
         let (sink_shared, id) = (Arc::clone(shared), batch.id);
         let sink = Box::new(move |answer| sink_shared.answered(number, id, answer));

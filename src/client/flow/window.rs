@@ -7,26 +7,27 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::protocol::native::{grant, publisher_open};
+
+/// How often a blocked publisher says so with WANT (Flow 1).
+pub const WANT_EVERY: Duration = Duration::from_secs(1);
 
 /// The sending side of one publisher.
 #[derive(Debug)]
-pub(super) struct Window {
+pub struct PublisherWindow {
     publisher: u32,
     epoch: u32,
     granted_to: u64,
-    granted_until: Instant,
+    granted_until: Duration,
     allowance_bytes: u64,
     sent: u64,
     unanswered: u64,
 }
 
-impl Window {
+impl PublisherWindow {
     /// As the broker opened it.
-    pub(super) fn new(opened: &publisher_open::Response, now: Instant) -> Window {
-        Window {
+    pub fn new(opened: &publisher_open::Response, now: Duration) -> PublisherWindow {
+        PublisherWindow {
             publisher: opened.grant.publisher,
             epoch: opened.grant.epoch,
             granted_to: opened.grant.bytes_to,
@@ -38,12 +39,12 @@ impl Window {
     }
 
     /// The publisher's number.
-    pub(super) fn publisher(&self) -> u32 {
+    pub fn publisher(&self) -> u32 {
         self.publisher
     }
 
     /// A grant came.
-    pub(super) fn grant(&mut self, grant: &grant::Request, now: Instant) {
+    pub fn grant(&mut self, grant: &grant::Request, now: Duration) {
         if grant.publisher != self.publisher || grant.epoch < self.epoch {
             return;
         }
@@ -57,19 +58,19 @@ impl Window {
     }
 
     /// Whether a batch of so many bytes may be sent now.
-    pub(super) fn admits(&self, bytes: u64, now: Instant) -> bool {
+    pub fn admits(&self, bytes: u64, now: Duration) -> bool {
         let granted = now < self.granted_until && self.sent + bytes <= self.granted_to;
         granted || (self.unanswered == 0 && bytes <= self.allowance_bytes)
     }
 
     /// It was sent.
-    pub(super) fn sent(&mut self, bytes: u64) {
+    pub fn sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.unanswered += bytes;
     }
 
     /// It was answered; refused bytes count as sent.
-    pub(super) fn answered(&mut self, bytes: u64) {
+    pub fn answered(&mut self, bytes: u64) {
         self.unanswered = self.unanswered.saturating_sub(bytes);
     }
 }
@@ -86,15 +87,15 @@ mod tests {
         grant::Request { publisher: 7, epoch, bytes_to, ttl_ms }
     }
 
-    fn opened(now: Instant) -> Window {
+    fn opened(now: Duration) -> PublisherWindow {
         let opened =
             publisher_open::Response { grant: grant(1, 100, 1_000), allowance_bytes: 1_000 };
-        Window::new(&opened, now)
+        PublisherWindow::new(&opened, now)
     }
 
     #[test]
     fn grants_are_cumulative_and_old_ones_do_no_harm() {
-        let now = Instant::now();
+        let now = Duration::from_secs(5);
         let mut window = opened(now);
         window.sent(80);
         assert!(!window.admits(30, now));
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_allowance_never_expires_and_is_one_batch() {
-        let now = Instant::now();
+        let now = Duration::from_secs(5);
         let mut window = opened(now);
         let later = now + Duration::from_secs(60);
         assert!(window.admits(1_000, later) && !window.admits(1_001, later));
