@@ -11,8 +11,12 @@ mod disk_model;
 mod exhaustive;
 #[path = "sim/explorer.rs"]
 mod explorer;
+#[path = "sim/flow/amplify.rs"]
+mod flow_amplify;
 #[path = "sim/flow/backlog.rs"]
 mod flow_backlog;
+#[path = "sim/flow/lossy.rs"]
+mod flow_lossy;
 #[path = "sim/history.rs"]
 mod history;
 #[path = "sim/model.rs"]

@@ -10,12 +10,20 @@ use super::failure::{CommandResult, Failure};
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::types::ErrorCode;
 
+/// Where `stoplog serve` listens unless it is told otherwise.
+const SERVER_DEFAULT: &str = "127.0.0.1:7600";
+
+/// An empty variable is one that is not set.
+fn parse_server(text: &str) -> Result<String, String> {
+    Ok(if text.is_empty() { SERVER_DEFAULT } else { text }.to_owned())
+}
+
 /// The broker.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
     /// Address of the broker.
-    #[arg(long, global = true, env = "STOPLOG_SERVER", default_value = "127.0.0.1:7600")]
-    #[arg(value_name = "HOST:PORT", hide_env_values = true)]
+    #[arg(long, global = true, env = "STOPLOG_SERVER", default_value = SERVER_DEFAULT)]
+    #[arg(value_name = "HOST:PORT", hide_env_values = true, value_parser = parse_server)]
     pub server: String,
 }
 

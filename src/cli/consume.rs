@@ -49,6 +49,11 @@ pub struct ConsumeArgs {
     /// Stop after so many records in total.
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<u64>,
+    /// Let the broker send at most so many records of each partition (and the rest of one batch), and
+    /// stop after so many in total. -n alone stops at the same record, but a window more may have been
+    /// sent by then. With -n, so many at a time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    credit: Option<u64>,
     /// Stop at the ends as they were at the start.
     #[arg(short, long)]
     exit_at_end: bool,
@@ -81,6 +86,7 @@ impl ConsumeArgs {
             offset,
             partition,
             count: None,
+            credit: None,
             exit_at_end: true,
             format: None,
             rate: None,
@@ -148,6 +154,8 @@ async fn open(args: &ConsumeArgs) -> Result<Option<Reader>, Failure> {
             start: start_at(span.from),
             stop: if stop_at_end { StopAt::End } else { StopAt::Never },
             commit: CommitMode::Manual,
+            prefetch_records: args.credit,
+            records_max: args.credit.filter(|_| args.count.is_none()),
             ..ConsumerOptions::new(reading(args))
         })
         .await?;
@@ -271,7 +279,7 @@ impl Reader {
             trouble = Trouble::default();
             printed += u64::from(self.take(args, &consumed, out)?);
             let ended = self.ends.as_ref().is_some_and(Ends::all_reached);
-            if ended || args.count == Some(printed) {
+            if ended || args.count.or(args.credit) == Some(printed) {
                 return Ok(());
             }
             if let Some(pace) = &pace {

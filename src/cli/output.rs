@@ -143,6 +143,16 @@ pub fn grouped(number: impl Into<i128>) -> String {
     if number < 0 { format!("-{text}") } else { text }
 }
 
+/// A number of things: `1 batch`, `1,204 batches`.
+pub fn counted(number: u64, thing: &str) -> String {
+    let many = match number {
+        1 => "",
+        _ if thing.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{} {thing}{many}", grouped(number))
+}
+
 /// Asks before something is destroyed. Without a terminal `--yes` is the only consent.
 pub fn confirm(plan: &str, yes: bool) -> Result<(), Failure> {
     if yes {
@@ -173,6 +183,13 @@ mod tests {
         table.row(["x".to_owned(), "1,204".to_owned()]);
         assert_eq!(table.render(), "TOPIC     LAG\norders      5\nx       1,204\n");
         assert_eq!(Table::new(&["A", "B"]).render(), "A  B\n");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(counted(1, "batch"), "1 batch");
+        assert_eq!(counted(0, "batch"), "0 batches");
+        assert_eq!(counted(1_204, "record"), "1,204 records");
     }
 
     #[test]

@@ -17,11 +17,14 @@ use tokio::sync::mpsc;
 
 use super::connection::{Connection, Stop, runtime};
 use super::failure::{CommandResult, Failure};
-use super::output::{Output, grouped};
-use crate::client::{BatchDelivery, ClientOptions, NewRecord, Producer, ProducerOptions};
+use super::output::{Output, counted};
+use crate::client::{
+    BatchDelivery, ClientOptions, NewRecord, Producer, ProducerOptions, TrySendError,
+};
 use crate::record::{Compression, RecordHeader};
 use crate::types::{
-    Acks, DurabilityLevel, Offset, PartitionId, Timestamp, TopicName, parse_bytes, parse_duration,
+    Acks, DurabilityLevel, Offset, PartitionId, Severity, Timestamp, TopicName, parse_bytes,
+    parse_duration,
 };
 
 /// Records between the reading thread and the producer: enough to hide a switch of threads.
@@ -47,6 +50,10 @@ pub struct PublishArgs {
     /// Codec of the batches: none, gzip, snappy, lz4 or zstd; default: what the topic advises.
     #[arg(long, value_parser = parse_codec)]
     compression: Option<Compression>,
+    /// Do not wait for a broker that limits: end with exit code 6 and its reason. What was taken before
+    /// and is not acknowledged yet is given up.
+    #[arg(long = "try")]
+    refuse: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -158,7 +165,14 @@ async fn send_all(
         }
     });
     let (batch_sender, batch_receiver) = mpsc::channel(BATCHES_AHEAD);
-    let sending = tokio::spawn(send(producer, record_receiver, batch_sender));
+    let refuse = args.refuse;
+    let sending = tokio::spawn(async move {
+        let sending = send(&producer, refuse, record_receiver, batch_sender);
+        tokio::select! {
+            result = sending => result,
+            failure = refused(&producer), if refuse => Err(failure),
+        }
+    });
     let start = Instant::now();
     let mut acked = Acked {
         records: 0,
@@ -179,13 +193,18 @@ async fn send_all(
 
 /// Hands records to the producer, and its batches to whoever waits for their acknowledgements.
 async fn send(
-    producer: Producer,
+    producer: &Producer,
+    refuse: bool,
     mut records: mpsc::Receiver<Result<Outgoing, Failure>>,
     batches: mpsc::Sender<BatchDelivery>,
 ) -> CommandResult {
     let mut result = Ok(());
     while let Some(record) = records.recv().await {
         let delivery = match record {
+            Ok(record) if refuse => producer.try_send(record.as_new()).map_err(|e| match e {
+                TrySendError::Pushback(pushback) => Failure::from(pushback),
+                TrySendError::Refused(error) => Failure::from(error),
+            })?,
             Ok(record) => producer.send(record.as_new()).await?,
             Err(failure) => {
                 result = Err(failure);
@@ -200,6 +219,27 @@ async fn send(
     }
     producer.flush().await?;
     result
+}
+
+/// How often it is looked whether the broker refuses.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A publisher that waits for its grant is refused after so long; before, it is only paced.
+const GRANT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Returns when the broker refuses what was sent, or does not let it be sent.
+async fn refused(producer: &Producer) -> Failure {
+    let mut waits = Duration::ZERO;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let limit = producer.limited_by().filter(|limit| limit.severity != Severity::Slow);
+        match limit {
+            Some(limit) if limit.limit_id != "grant" || waits >= GRANT_WITHIN => {
+                return limit.into();
+            }
+            Some(_) => waits += LOOK_EVERY,
+            None => waits = Duration::ZERO,
+        }
+    }
 }
 
 /// Tells about every batch as soon as it is acknowledged; ends with the first that failed.
@@ -259,18 +299,19 @@ fn summarize(
     sent: CommandResult,
     out: &mut Output,
 ) -> CommandResult {
-    let records = grouped(acked.records);
     match sent {
         Ok(()) => out.say(format_args!(
-            "{topic}: {records} records acknowledged ({}), {} batches to {} partitions, {:.2} s",
+            "{topic}: {} acknowledged ({}), {} to {}, {:.2} s",
+            counted(acked.records, "record"),
             acked.level,
-            grouped(acked.batches),
-            acked.partitions.len(),
+            counted(acked.batches, "batch"),
+            counted(acked.partitions.len() as u64, "partition"),
             took.as_secs_f64()
         )),
         Err(failure) => {
             out.flush()?;
-            eprintln!("{topic}: {records} records were acknowledged before this:");
+            let acked = counted(acked.records, "record");
+            eprintln!("{topic}: acknowledged before this: {acked}");
             Err(failure)
         }
     }

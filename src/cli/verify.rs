@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::failure::{CommandResult, Failure};
 use super::now;
-use super::output::{Output, Table, grouped};
+use super::output::{Output, Table, counted, grouped};
 use crate::broker::topic_names;
 use crate::env::{Disk, RealDisk};
 use crate::storage::{
@@ -123,16 +123,19 @@ fn summarize(summary: &VerifySummary, out: &mut Output) -> CommandResult {
         )?;
     }
     out.say(format_args!(
-        "checked {} partitions, {} segments, {} batches, {} records, {}: {}",
-        grouped(summary.partitions),
-        grouped(summary.segments),
-        grouped(summary.batches),
-        grouped(summary.records),
+        "checked {}, {}, {}, {}, {}: {}",
+        counted(summary.partitions, "partition"),
+        counted(summary.segments, "segment"),
+        counted(summary.batches, "batch"),
+        counted(summary.records, "record"),
         format_bytes(summary.bytes),
         match (summary.corrupt, summary.notes) {
             (0, 0) => "all is well".to_owned(),
-            (0, notes) => format!("no damage, {notes} notes"),
-            (corrupt, notes) => format!("{corrupt} findings of damage, {notes} notes"),
+            (0, notes) => format!("no damage, {}", counted(notes, "note")),
+            (corrupt, notes) => {
+                let findings = counted(corrupt, "finding");
+                format!("{findings} of damage, {}", counted(notes, "note"))
+            }
         }
     ))
 }

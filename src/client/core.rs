@@ -101,8 +101,22 @@ impl Client {
     /// sequence numbers.
     pub async fn batch_sender(&self, topic: &TopicName) -> Result<BatchSender, ClientError> {
         let topic = self.core.topic(topic).await?;
-        let connection = self.core.connection().await?;
-        Ok(BatchSender::new(Arc::clone(&self.core), connection, topic))
+        BatchSender::open(Arc::clone(&self.core), topic).await
+    }
+
+    /// The same without grants: it sends whatever it is given, and the broker refuses what is too much.
+    /// For tests of overload.
+    pub async fn batch_sender_unlimited(
+        &self,
+        topic: &TopicName,
+    ) -> Result<BatchSender, ClientError> {
+        let topic = self.core.topic(topic).await?;
+        BatchSender::unlimited(Arc::clone(&self.core), topic).await
+    }
+
+    /// Bytes that went over the current connection in either direction, framing included.
+    pub async fn traffic_bytes(&self) -> u64 {
+        self.core.current.lock().await.as_ref().map_or(0, |connection| connection.traffic_bytes())
     }
 
     /// A consumer. Nothing is read before it is first asked.
@@ -142,9 +156,19 @@ impl Core {
                 Err(error) if error.is_passing() => error,
                 result => return result,
             };
-            match self.retry_at(&mut contract, &error, deadline) {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => return Err(error),
+            let Some(mut at) = self.retry_at(&mut contract, &error, deadline) else {
+                return Err(error);
+            };
+            tokio::time::sleep_until(at).await;
+            // A request that was lost with its connection did no work; one that was refused did.
+            while error.pushback().is_some()
+                && let Err(wait) = self.options.retry_budget.take(moment(at))
+            {
+                at += wait;
+                if at >= deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep_until(at).await;
             }
         }
     }
@@ -204,8 +228,7 @@ impl Core {
         contract.wait(&self.rng, error.told())
     }
 
-    /// When a request is tried again; `None` when its time is over before. What was refused takes from
-    /// the budget: a request that was lost with its connection did no work.
+    /// When a request is tried again; `None` when its time is over before.
     pub(super) fn retry_at(
         &self,
         contract: &mut RetryContract,
@@ -213,13 +236,7 @@ impl Core {
         deadline: Instant,
     ) -> Option<Instant> {
         let (now, deadline) = (moment(Instant::now()), moment(deadline));
-        let mut retry = contract.next(&self.rng, error.told(), now, deadline);
-        if let Retry::At(at) = retry
-            && error.pushback().is_some()
-        {
-            retry = self.options.retry_budget.next(at, now, deadline);
-        }
-        match retry {
+        match contract.next(&self.rng, error.told(), now, deadline) {
             Retry::At(at) => Some(instant(at)),
             Retry::GiveUp => None,
         }

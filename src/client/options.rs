@@ -174,6 +174,9 @@ pub struct ConsumerOptions {
     /// Most records that may wait per partition; `None` = bytes alone decide. With `Some(n)` no
     /// more than n records (and one batch) are ever sent ahead.
     pub prefetch_records: Option<u64>,
+    /// Most records that are ever taken from a partition; `None` = no end. With `Some(n)` the broker
+    /// sends no more than n of each partition (and the rest of one batch), however long this runs.
+    pub records_max: Option<u64>,
     /// How long this member may take to give partitions up: until its next call of `next`.
     pub rebalance_timeout: Duration,
 }
@@ -203,6 +206,7 @@ impl ConsumerOptions {
             commit: CommitMode::Auto { every: Duration::from_secs(1) },
             memory_bytes: 32 << 20,
             prefetch_records: None,
+            records_max: None,
             rebalance_timeout: Duration::from_secs(60),
         }
     }

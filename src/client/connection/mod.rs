@@ -93,6 +93,8 @@ pub(super) struct Connection {
     draining: AtomicBool,
     /// Frames received so far: what keeps the connection from being taken for dead.
     received: AtomicU64,
+    /// Bytes written and read, but for HELLO.
+    traffic_bytes: AtomicU64,
 }
 
 impl Connection {
@@ -227,6 +229,11 @@ impl Connection {
             self.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         number
+    }
+
+    /// Bytes that went over the wire in either direction, but for HELLO.
+    pub(super) fn traffic_bytes(&self) -> u64 {
+        self.traffic_bytes.load(Ordering::Relaxed)
     }
 
     /// How many subscriptions there are.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Buf as _;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -59,6 +60,7 @@ impl Connection {
             closed: watch::Sender::new(false),
             draining: AtomicBool::new(false),
             received: AtomicU64::new(0),
+            traffic_bytes: AtomicU64::new(0),
         });
         let (read_half, write_half) = stream.into_split();
         tokio::spawn(read_loop(Arc::clone(&connection), read_half, deframer));
@@ -112,13 +114,17 @@ async fn say_hello(
 
 async fn write_loop(connection: Arc<Connection>, mut half: tokio::net::tcp::OwnedWriteHalf) {
     while let Some(mut outgoing) = connection.outbox.take().await {
+        let bytes = outgoing.remaining() as u64;
         let write = half.write_all_buf(&mut outgoing);
         let result = tokio::select! {
             result = write => result,
             () = connection.closed() => return,
         };
         match result {
-            Ok(()) => outgoing.finish(),
+            Ok(()) => {
+                connection.traffic_bytes.fetch_add(bytes, Ordering::Relaxed);
+                outgoing.finish();
+            }
             Err(error) => return connection.close(connection.lost(error)),
         }
     }

@@ -52,7 +52,9 @@ async fn read(
         }
         match half.try_read_buf(&mut deframer.spare()) {
             Ok(0) => return connection.lost("the broker closed it"),
-            Ok(_) => {}
+            Ok(bytes) => {
+                connection.traffic_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 deframer.park();

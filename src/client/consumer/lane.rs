@@ -71,7 +71,7 @@ impl Lane {
         topic: TopicName,
         part: TopicPartition,
         from: Offset,
-        prefetch_records: Option<u64>,
+        credit: CreditWindow,
     ) -> Lane {
         Lane {
             topic,
@@ -92,7 +92,7 @@ impl Lane {
             parcels: VecDeque::new(),
             parcel_done: false,
             current: None,
-            credit: CreditWindow::new(prefetch_records),
+            credit,
         }
     }
 
@@ -276,7 +276,8 @@ mod tests {
     fn lane() -> Lane {
         let topic = TopicId::from_bytes([1; 16]);
         let part = TopicPartition { topic, partition: PartitionId(0) };
-        let mut lane = Lane::new("t".parse().expect("valid"), part, Offset(0), None);
+        let mut lane =
+            Lane::new("t".parse().expect("valid"), part, Offset(0), CreditWindow::new(None, None));
         lane.open(1, 4 << 20, Duration::ZERO);
         lane
     }

@@ -13,7 +13,7 @@ use super::lane::{Lane, Wish};
 use super::membership::{Change, Joining, Membership};
 use super::{Consumer, Rebalance};
 use crate::client::connection::{Connection, Delivered, SubscriptionEvent};
-use crate::client::flow::{CREDIT_BYTES_MAX, CreditTotals};
+use crate::client::flow::{CREDIT_BYTES_MAX, CreditTotals, CreditWindow};
 use crate::client::moment::{instant, moment};
 use crate::client::{ClientError, CommitMode, Reading, StartAt, StopAt};
 use crate::protocol::native::{Call, ErrorDetail, subscribe, unsubscribe};
@@ -338,7 +338,8 @@ impl Consumer {
             parts.into_iter().zip(committed.into_iter().zip(starts)).zip(ends)
         {
             let from = committed.unwrap_or(start);
-            let mut lane = Lane::new(topic, part, from, self.options.prefetch_records);
+            let (ahead, most) = (self.options.prefetch_records, self.options.records_max);
+            let mut lane = Lane::new(topic, part, from, CreditWindow::new(ahead, most));
             (lane.committed, lane.end) = (committed, end);
             lanes.push(lane);
         }

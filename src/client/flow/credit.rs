@@ -62,6 +62,8 @@ pub struct Push {
 pub struct CreditWindow {
     window_bytes: u64,
     prefetch_records: Option<u64>,
+    /// Records that may still be taken, ever.
+    records_left: Option<u64>,
     sent: Push,
     taken_bytes: u64,
     taken_records: u64,
@@ -88,11 +90,12 @@ struct Second {
 
 impl CreditWindow {
     /// A subscription to be. With `prefetch_records`, no more than so many (and the rest of one batch)
-    /// wait here.
-    pub fn new(prefetch_records: Option<u64>) -> CreditWindow {
+    /// wait here; with `records_max`, no more than so many (and the rest of one batch) ever come.
+    pub fn new(prefetch_records: Option<u64>, records_max: Option<u64>) -> CreditWindow {
         CreditWindow {
             window_bytes: WINDOW_BYTES_FIRST,
             prefetch_records: prefetch_records.map(|records| records.max(1)),
+            records_left: records_max,
             sent: Push { sent_bytes: 0, sent_records: 0, more: false },
             taken_bytes: 0,
             taken_records: 0,
@@ -108,7 +111,8 @@ impl CreditWindow {
     /// A new epoch begins with the credit that is returned; the request that carries it is answered, so
     /// that it is not lost unnoticed.
     pub fn restart(&mut self, share_bytes: u64, now: Duration) -> CreditTotals {
-        let mut fresh = CreditWindow::new(self.prefetch_records);
+        let left = self.records_left.map(|left| left.saturating_sub(self.taken_records));
+        let mut fresh = CreditWindow::new(self.prefetch_records, left);
         fresh.window_bytes = self.window_bytes;
         fresh.fit(share_bytes);
         fresh.granted = fresh.claim();
@@ -195,10 +199,11 @@ impl CreditWindow {
     }
 
     fn claim(&self) -> CreditTotals {
-        let records = self.prefetch_records;
+        let ahead = self.prefetch_records;
+        let records_to = ahead.map_or(u64::MAX, |n| self.taken_records.saturating_add(n));
         CreditTotals {
             bytes_to: self.taken_bytes.saturating_add(self.window_bytes),
-            records_to: records.map_or(u64::MAX, |n| self.taken_records.saturating_add(n)),
+            records_to: records_to.min(self.records_left.unwrap_or(u64::MAX)),
         }
     }
 
@@ -259,7 +264,7 @@ mod tests {
     }
 
     fn window() -> CreditWindow {
-        let mut window = CreditWindow::new(None);
+        let mut window = CreditWindow::new(None, None);
         assert_eq!(window.restart(SHARE, ms(0)).bytes_to, WINDOW_BYTES_FIRST);
         window
     }
@@ -358,11 +363,21 @@ mod tests {
 
     #[test]
     fn with_a_prefetch_no_more_records_are_asked_for() {
-        let mut window = CreditWindow::new(Some(10));
+        let mut window = CreditWindow::new(Some(10), None);
         assert_eq!(window.restart(SHARE, ms(0)).records_to, 10);
         window.received(Push { sent_bytes: 900, sent_records: 10, more: true }, ms(1));
         assert_eq!(window.poll(SHARE, ms(1)), None);
         window.taken(900, 10);
         assert_eq!(window.poll(SHARE, ms(1)).map(|told| told.records_to), Some(20));
+    }
+
+    #[test]
+    fn with_a_maximum_no_more_records_ever_come_also_under_a_new_epoch() {
+        let mut window = CreditWindow::new(None, Some(10));
+        assert_eq!(window.restart(SHARE, ms(0)).records_to, 10);
+        window.received(Push { sent_bytes: 600, sent_records: 6, more: true }, ms(1));
+        window.taken(600, 6);
+        assert_eq!(window.poll(SHARE, ms(1)), None);
+        assert_eq!(window.restart(SHARE, ms(2)).records_to, 4);
     }
 }

@@ -5,9 +5,11 @@
 //! run in the client and in simulations.
 
 mod credit;
+mod pace;
 mod retry;
 mod window;
 
 pub use credit::{CREDIT_BYTES_MAX, CreditTotals, CreditWindow, Push};
+pub use pace::RatePace;
 pub use retry::{Retry, RetryBudget, RetryContract, Told};
 pub use window::{PublisherWindow, WANT_EVERY};

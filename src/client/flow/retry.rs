@@ -4,8 +4,8 @@
 //!   do not come back together.
 //! - An exact time (a debt over its rate) is taken as told. A guess (a busy broker, a lost connection)
 //!   doubles with each repeat, up to half a minute.
-//! - All refused requests of a process share a budget: retries are a tenth of the requests, or three a
-//!   second when that is more.
+//! - All requests of a process share a budget: those that were refused before, and those that come after a
+//!   refused one, are a tenth of the others, or three a second when that is more.
 //! - What cannot be tried before its deadline is given up at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,7 +115,7 @@ pub struct RetryBudget {
 
 #[derive(Debug)]
 struct Balance {
-    /// Millionths of a retry; below 0 when some are promised for later.
+    /// Millionths of a retry.
     left: i64,
     seen_requests: u64,
     at: Duration,
@@ -127,6 +127,9 @@ const RETRY: i64 = 1_000_000;
 const PER_REQUEST: i64 = RETRY / 10;
 /// What a microsecond earns.
 const PER_MICROSECOND: i64 = 3;
+/// One more comes at least this often. The next of very many that wait is not asked for sooner: they
+/// would do nothing but ask.
+const ASK_AGAIN: Duration = Duration::from_millis(334);
 /// Most that is saved up: each of a hundred partitions may be refused at once.
 const BURST: i64 = 100 * RETRY;
 
@@ -149,20 +152,19 @@ impl RetryBudget {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A retry is due at `at`: it may be made then, or later, or, when that is not before `deadline`, not
-    /// at all.
-    pub fn next(&self, at: Duration, now: Duration, deadline: Duration) -> Retry {
+    /// Takes one retry, to be made now.
+    ///
+    /// # Errors
+    /// There is none left; how long to wait before asking again.
+    pub fn take(&self, now: Duration) -> Result<(), Duration> {
         // Numbers; a panic between two of them is a defect that costs some retries.
         let mut balance = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         balance.earn(self.requests.load(Ordering::Relaxed), now);
-        let owed = balance.left.saturating_sub(RETRY).min(0).unsigned_abs();
-        let wait = Duration::from_micros(owed.div_ceil(PER_MICROSECOND.unsigned_abs()));
-        let at = at.max(now + wait);
-        if at >= deadline {
-            return Retry::GiveUp;
+        if balance.left < RETRY {
+            return Err(ASK_AGAIN);
         }
-        balance.left = balance.left.saturating_sub(RETRY);
-        Retry::At(at)
+        balance.left -= RETRY;
+        Ok(())
     }
 }
 
@@ -234,21 +236,15 @@ mod tests {
     #[test]
     fn retries_are_a_tenth_of_the_requests_or_three_a_second() {
         let budget = RetryBudget::default();
-        let (never, start) = (Duration::MAX, Duration::from_secs(5));
-        for _ in 0..100 {
-            assert_eq!(budget.next(start, start, never), Retry::At(start));
-        }
-        for third in 1..10u32 {
-            let Retry::At(at) = budget.next(start, start, never) else { panic!("no deadline") };
-            let waits = Duration::from_secs(1) * third / 3;
-            assert!(at >= start + waits && at <= start + waits + Duration::from_millis(1));
-        }
-        let soon = start + Duration::from_secs(1);
-        assert_eq!(budget.next(start, start, soon), Retry::GiveUp);
+        let taken = |now| (0..1_000).filter(|_| budget.take(now).is_ok()).count();
+        let start = Duration::from_secs(5);
+        assert_eq!(taken(start), 100, "what is saved up");
+        let wait = budget.take(start).expect_err("nothing is left");
+        assert_eq!(taken(start + wait), 1);
+        assert_eq!(taken(start + wait + Duration::from_secs(10)), 30);
         for _ in 0..200 {
             budget.requested();
         }
-        let paid = (0..30).filter(|_| budget.next(start, start, never) == Retry::At(start));
-        assert_eq!(paid.count(), 11, "20 were earned, 9 were promised");
+        assert_eq!(taken(start + wait + Duration::from_secs(11)), 20);
     }
 }

@@ -19,7 +19,6 @@ pub struct PublisherWindow {
     epoch: u32,
     granted_to: u64,
     granted_until: Duration,
-    allowance_bytes: u64,
     sent: u64,
     unanswered: u64,
 }
@@ -32,7 +31,6 @@ impl PublisherWindow {
             epoch: opened.grant.epoch,
             granted_to: opened.grant.bytes_to,
             granted_until: now + ttl(&opened.grant),
-            allowance_bytes: u64::from(opened.allowance_bytes),
             sent: 0,
             unanswered: 0,
         }
@@ -57,10 +55,17 @@ impl PublisherWindow {
         self.granted_until = self.granted_until.max(now + ttl(grant));
     }
 
-    /// Whether a batch of so many bytes may be sent now.
+    /// Whether a batch of so many bytes may be sent now. With nothing unanswered one always may: the
+    /// broker answers it, if only by a refusal.
     pub fn admits(&self, bytes: u64, now: Duration) -> bool {
         let granted = now < self.granted_until && self.sent + bytes <= self.granted_to;
-        granted || (self.unanswered == 0 && bytes <= self.allowance_bytes)
+        granted || self.unanswered == 0
+    }
+
+    /// Bytes that may be sent now under the grant.
+    pub fn left(&self, now: Duration) -> u64 {
+        let valid = now < self.granted_until;
+        if valid { self.granted_to.saturating_sub(self.sent) } else { 0 }
     }
 
     /// It was sent.
@@ -112,7 +117,7 @@ mod tests {
         let now = Duration::from_secs(5);
         let mut window = opened(now);
         let later = now + Duration::from_secs(60);
-        assert!(window.admits(1_000, later) && !window.admits(1_001, later));
+        assert!(window.admits(1_000, later) && window.left(later) == 0);
         window.sent(1_000);
         assert!(!window.admits(1, later));
         window.answered(1_000);

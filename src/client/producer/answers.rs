@@ -12,7 +12,7 @@ use crate::client::ClientError;
 use crate::client::connection::PublisherSink;
 use crate::client::moment::moment;
 use crate::protocol::native::{grant, produce, pushback};
-use crate::types::{ErrorCode, PartitionId, Severity};
+use crate::types::{Acks, ErrorCode, PartitionId, Severity};
 
 impl Shared {
     /// The answer to a batch.
@@ -50,7 +50,10 @@ impl State {
     ) {
         let lane = &mut self.lanes[number];
         let Some(batch) = lane.under_way.remove(&id) else { return };
-        if let Some(window) = self.link.as_mut().and_then(|link| link.window.as_mut()) {
+        // Without an answer nobody knows when the broker is done: then only grants count.
+        if shared.options.acks != Acks::None
+            && let Some(window) = self.link.as_mut().and_then(|link| link.window.as_mut())
+        {
             window.answered(batch.sent_bytes);
         }
         match answer {
@@ -88,6 +91,7 @@ impl State {
         }
         if let Some(pushback) = error.pushback() {
             let until = lane.hold_until.unwrap_or(now);
+            self.pace.refused(pushback, moment(until));
             self.pressure = Some((pushback.clone(), until));
         }
         self.lanes[number].try_again(batch, error);

@@ -183,6 +183,15 @@ impl Lane {
             && self.failed.is_empty()
     }
 
+    /// Whether sending the next batch is a retry, or as good as one: the last one was refused. What was
+    /// lost with its connection is none.
+    pub(super) fn needs_budget(&self) -> bool {
+        let refused = |batch: &Batch| {
+            batch.last_error.as_ref().is_some_and(|error| error.pushback().is_some())
+        };
+        self.unanswered_max == 1 || self.ready.front().is_some_and(refused)
+    }
+
     /// The batch is full, or has waited long enough.
     pub(super) fn seal(&mut self) {
         if let Some(batch) = self.open.take() {
@@ -251,7 +260,8 @@ impl Lane {
             return true; // what was sent before the refusal was known is refused with it
         }
         let at = core.retry_at(&mut self.retries, error, deadline);
-        self.hold_until = at.or(self.hold_until);
+        // What comes after it waits as told all the same.
+        self.hold_until = at.or_else(|| error.retry_after().map(|wait| now + wait));
         at.is_some()
     }
 

@@ -11,6 +11,7 @@ mod deadlines;
 mod delivery;
 mod driver;
 mod lane;
+mod limits;
 mod shared;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::core::Core;
 use super::options::WINDOW_MAX;
 use super::{ClientError, Idempotence, ProducerOptions, Topic};
 use crate::record::RecordHeader;
-use crate::types::{PartitionId, Pushback, PushbackCode, PushbackScope, Timestamp, TopicName};
+use crate::types::{PartitionId, Pushback, Timestamp, TopicName};
 use shared::Shared;
 
 pub use batch_sender::BatchSender;
@@ -128,14 +129,17 @@ impl Producer {
         self.shared.place(&record, bytes)
     }
 
-    /// Takes a record if there is room for it now.
+    /// Takes a record if there is room for it now, and the broker lets its partition send. Else the
+    /// refusal that is in force is returned, and nothing is sent.
     pub fn try_send(&self, record: NewRecord<'_>) -> Result<Delivery, TrySendError> {
+        self.shared.would_wait(&record)?;
         let bytes = self.shared.room_for(record.room_bytes());
         match self.shared.room.try_acquire_many(bytes) {
             Ok(room) => room.forget(),
             Err(tokio::sync::TryAcquireError::Closed) => return Err(ClientError::Closed.into()),
             Err(tokio::sync::TryAcquireError::NoPermits) => {
-                return Err(TrySendError::Pushback(self.in_the_way()));
+                let limit = self.limited_by().unwrap_or_else(|| self.shared.buffer_full());
+                return Err(TrySendError::Pushback(limit));
             }
         }
         Ok(self.shared.place(&record, bytes)?)
@@ -164,20 +168,9 @@ impl Producer {
         self.shared.take_losses()
     }
 
-    /// What the broker said last about limits, while it holds.
-    pub fn pressure(&self) -> Option<Pushback> {
-        self.shared.pressure()
-    }
-
-    fn in_the_way(&self) -> Pushback {
-        let limit = self.shared.options.buffer_bytes;
-        let observed = limit.saturating_sub(self.shared.room.available_permits());
-        self.shared.pressure().unwrap_or_else(|| {
-            Pushback::hold(PushbackCode::ServerBusy, PushbackScope::Publisher, "buffer").met(
-                observed as u64,
-                limit as u64,
-                "bytes",
-            )
-        })
+    /// What keeps this producer from sending as fast as it could: what the broker said last, while it
+    /// holds, or the grant it waits for.
+    pub fn limited_by(&self) -> Option<Pushback> {
+        self.shared.limited_by()
     }
 }

@@ -12,8 +12,8 @@ use super::lane::{Batch, Body, Lane, LostRange, Sender};
 use super::{Delivery, NewRecord};
 use crate::client::connection::Connection;
 use crate::client::core::Core;
-use crate::client::flow::PublisherWindow;
-use crate::client::moment::moment;
+use crate::client::flow::{PublisherWindow, RatePace};
+use crate::client::moment::{instant, moment};
 use crate::client::partitioner::partition_for_key;
 use crate::client::{ClientError, Idempotence, ProducerOptions, Topic};
 use crate::env::Rng;
@@ -54,6 +54,7 @@ pub(super) struct State {
     sticky: usize,
     next_id: u64,
     pub(super) pressure: Option<(Pushback, Instant)>,
+    pub(super) pace: RatePace,
     pub(super) losses: Vec<LostRange>,
 }
 
@@ -70,6 +71,7 @@ impl Shared {
             sticky: 0,
             next_id: 0,
             pressure: None,
+            pace: RatePace::default(),
             losses: Vec::new(),
         };
         state.add_lanes(&options, core.options.retry_wait);
@@ -126,12 +128,6 @@ impl Shared {
 
     pub(super) fn take_losses(&self) -> Vec<LostRange> {
         std::mem::take(&mut self.lock().losses)
-    }
-
-    pub(super) fn pressure(&self) -> Option<Pushback> {
-        let state = self.lock();
-        let (pushback, until) = state.pressure.as_ref()?;
-        (*until > Instant::now()).then(|| pushback.clone())
     }
 }
 
@@ -196,7 +192,7 @@ impl State {
         Ok(delivery)
     }
 
-    fn choose(&mut self, record: &NewRecord<'_>) -> Result<usize, ClientError> {
+    pub(super) fn choose(&self, record: &NewRecord<'_>) -> Result<usize, ClientError> {
         let lanes = self.lanes.len();
         match (record.partition, record.key) {
             (Some(partition), _) if partition.0 as usize >= lanes => {
@@ -302,10 +298,10 @@ impl State {
         }
     }
 
-    fn send_next(&mut self, shared: &Arc<Shared>, number: usize, now: Instant) -> bool {
+    /// Whether the next batch of a partition may go now; when not, what it waits for will call again.
+    fn may_go(&mut self, shared: &Shared, number: usize, now: Instant) -> bool {
         let lane = &mut self.lanes[number];
-        let Some(head) = lane.ready.front() else { return false };
-        let Some(link) = &mut self.link else {
+        let (Some(head), Some(link)) = (lane.ready.front(), &self.link) else {
             shared.work.notify_one();
             return false;
         };
@@ -319,12 +315,37 @@ impl State {
             Sender::Nobody | Sender::Known { .. } => {}
         }
         let upper = head.size_bytes() as u64;
+        if let Some(until) = self.pace.wait_until(moment(now)) {
+            lane.hold_until = Some(instant(until));
+            // What named the rate is what limits until then.
+            if let Some((_, holds)) = &mut self.pressure {
+                *holds = (*holds).max(instant(until));
+            }
+            shared.work.notify_one();
+            return false;
+        }
         if link.window.as_ref().is_some_and(|window| !window.admits(upper, moment(now))) {
             if self.wanted_bytes.replace(upper).is_none() {
                 shared.work.notify_one();
             }
             return false;
         }
+        let budget = &shared.core.options.retry_budget;
+        if !lane.needs_budget() {
+            budget.requested();
+        } else if let Err(wait) = budget.take(moment(now)) {
+            lane.hold_until = Some(now + wait);
+            shared.work.notify_one();
+            return false;
+        }
+        true
+    }
+
+    fn send_next(&mut self, shared: &Arc<Shared>, number: usize, now: Instant) -> bool {
+        if !self.may_go(shared, number, now) {
+            return false;
+        }
+        let (lane, Some(link)) = (&mut self.lanes[number], &mut self.link) else { return false };
         let Some(mut batch) = lane.ready.pop_front() else { return false };
         lane.stamp(&mut batch);
         let Body::Built(bytes) = &batch.body else { return false };
@@ -336,9 +357,6 @@ impl State {
             deadline_ms: millis(batch.deadline.saturating_duration_since(now)).max(1),
         };
         batch.sent_bytes = bytes.len() as u64;
-        if batch.sent_to.is_none() {
-            shared.core.options.retry_budget.requested();
-        }
         batch.sent_to = Some(link.connection.writer_id());
         let (sink_shared, id) = (Arc::clone(shared), batch.id);
         let sink = Box::new(move |answer| sink_shared.answered(number, id, answer));
@@ -351,6 +369,7 @@ impl State {
         if let Some(window) = &mut link.window {
             window.sent(batch.sent_bytes);
         }
+        self.pace.sent(batch.sent_bytes, u64::from(batch.records), moment(now));
         if batch.deadline < self.driver_wakes {
             self.driver_wakes = batch.deadline;
             shared.work.notify_one();

@@ -37,6 +37,22 @@ fn a_low_quota_refuses_a_producer_by_name_until_it_is_removed() {
 }
 
 #[test]
+fn a_try_ends_at_once_with_the_brokers_reason() {
+    let folder = tempfile::tempdir().expect("folder");
+    let broker = Broker::start(folder.path());
+    broker.run(&["topic", "create", "t", "--set", "max_message_bytes=2MiB"]).ok();
+    broker.feed(&["produce", "t", "--try"], b"a\n").ok();
+    broker.run(&["quota", "set", "client/stoplog-produce", "produce_bytes=1KiB"]).ok();
+    let mut large = vec![b'x'; 1_200_000];
+    large.push(b'\n');
+    broker.feed(&["produce", "t", "--batch-bytes", "2MiB"], &large).ok();
+    // It owes for two minutes: without --try this would wait for them.
+    let refused = broker.feed(&["produce", "t", "--try", "--timeout", "1h"], b"b\n");
+    assert!(refused.err.contains("E0401"), "{refused:?}");
+    refused.fails(6, "quota:client/stoplog-produce");
+}
+
+#[test]
 fn wrong_quotas_are_wrong_command_lines() {
     let folder = tempfile::tempdir().expect("folder");
     let broker = Broker::start(folder.path());

@@ -80,6 +80,9 @@ fn positions_and_counts_choose_what_is_read() {
     assert_eq!(read(&["-o", "end"]), "");
     assert_eq!(read(&["-o", "@-1h", "-n", "2"]), "0 1");
     assert_eq!(read(&["-p", "0", "-n", "1"]), "0");
+    assert_eq!(read(&["--credit", "3"]), "0 1 2");
+    assert_eq!(read(&["--credit", "1", "-n", "4"]), "0 1 2 3");
+    assert_eq!(read(&["--credit", "9"]), "0 1 2 3 4");
 }
 
 #[test]
