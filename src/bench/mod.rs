@@ -13,6 +13,7 @@ mod machine;
 mod matrix;
 mod outcome;
 mod pace;
+pub mod pressure;
 mod process;
 mod produce;
 mod report;

@@ -41,8 +41,10 @@ pub async fn produce(target: &Target, options: &WorkloadOptions) -> Result<Repor
     while let Some(lane) = tasks.join_next().await {
         outcome.add(lane??);
     }
-    let report = Report::new("produce", target, options, outcome, before);
-    drop(connected);
+    let mut report = Report::new("produce", target, options, outcome, before);
+    for client in &connected {
+        report.wire_bytes += client.traffic_bytes().await;
+    }
     Ok(report)
 }
 

@@ -33,6 +33,9 @@ pub struct Report {
     pub latency: Option<LatencySummary>,
     /// The latency distribution as (quantile, milliseconds, count so far).
     pub distribution: Vec<(f64, f64, u64)>,
+    /// Bytes on the wire in either direction, framing included; 0 where it was not counted.
+    #[serde(default)]
+    pub wire_bytes: u64,
     /// Requests that were answered by back pressure.
     pub throttled: u64,
     /// The broker process, when its id is known.
@@ -66,6 +69,7 @@ impl Report {
             mb_per_s: outcome.bytes as f64 / 1e6 / seconds,
             latency: (latency.count > 0).then_some(latency),
             distribution: outcome.latencies.distribution(),
+            wire_bytes: 0,
             throttled: outcome.throttled,
             broker: since(target.usage(), broker),
             client: since(Usage::of(std::process::id()), client),

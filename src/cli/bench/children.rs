@@ -1,13 +1,24 @@
-//! The servers of a matrix run: processes of this binary, so that each one's processor time and
+//! The servers of a comparison: processes of this binary, so that each one's processor time and
 //! memory can be read from outside. They are ended with this process's interest in them.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::bench::Target;
 use crate::cli::failure::Failure;
 use crate::types::ErrorCode;
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup<'a> {
+    /// `KEY=VALUE` for a broker.
+    pub settings: &'a [String],
+    /// A program it runs under, with its arguments.
+    pub under: &'a [String],
+}
 
 /// A running server.
 pub struct Server {
@@ -21,16 +32,33 @@ pub struct Server {
 impl Server {
     /// Starts the floor, bare or with the required work, or a broker on a free port and waits until it is ready.
     pub fn start(name: &'static str, data: &Path) -> Result<Server, Failure> {
-        let mut command = Command::new(std::env::current_exe()?);
-        match name {
-            "floor" => command.args(["bench", "floor", "--serve", "127.0.0.1:0", "--data"]),
-            "required" => {
-                let floor = ["bench", "floor", "--serve", "127.0.0.1:0", "--required", "--data"];
-                command.args(floor)
+        Server::start_with(name, data, &Setup::default())
+    }
+
+    /// The same with settings, or under another program.
+    pub fn start_with(
+        name: &'static str,
+        data: &Path,
+        setup: &Setup<'_>,
+    ) -> Result<Server, Failure> {
+        let this = std::env::current_exe()?;
+        let mut command = match setup.under {
+            [] => Command::new(this),
+            [program, args @ ..] => {
+                let mut command = Command::new(program);
+                command.args(args).arg(this).stderr(Stdio::null());
+                command
             }
-            _ => command.args(["serve", "--listen", "127.0.0.1:0", "--data"]),
         };
-        let mut child = command.arg(data).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        match name {
+            "floor" => command.args(["bench", "floor", "--serve", "127.0.0.1:0"]),
+            "required" => command.args(["bench", "floor", "--serve", "127.0.0.1:0", "--required"]),
+            _ => command.args(["serve", "--listen", "127.0.0.1:0"]),
+        };
+        command.args(setup.settings.iter().flat_map(|setting| ["--set", setting]));
+        // A shell's variable must not change what is compared.
+        command.env_remove("STOPLOG_CONFIG").arg("--data").arg(data);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let pid = Some(child.id());
         let mut line = String::new();
         let stdout = child.stdout.take();
@@ -49,6 +77,17 @@ impl Server {
                 Err(Failure::new(ErrorCode::Unreachable, message))
             }
         }
+    }
+}
+
+impl Server {
+    /// Lets it drain, for what it writes at its end.
+    pub fn stop(mut self) -> Result<(), Failure> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failure::new(ErrorCode::Internal, "no process"))?;
+        kill_process(pid, Signal::TERM).map_err(std::io::Error::from)?;
+        self.child.wait()?;
+        Ok(())
     }
 }
 

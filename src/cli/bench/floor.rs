@@ -45,8 +45,12 @@ struct FloorReport {
 
 /// Measures the parts, or serves until the process ends.
 pub fn run(args: &FloorArgs, out: &mut Output) -> CommandResult {
-    let temporary = tempfile::tempdir()?;
-    let dir = args.data.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let temporary = match &args.data {
+        Some(_) => None,
+        None => Some(tempfile::tempdir()?),
+    };
+    let temporary = temporary.as_ref().map(tempfile::TempDir::path);
+    let dir = args.data.as_deref().or(temporary).unwrap_or(Path::new(".")).to_owned();
     let env = Env::real(dir.clone());
     env.disk.create_dir_all(Path::new(""))?;
     if let Some(address) = &args.serve {

@@ -3,6 +3,7 @@
 mod children;
 mod floor;
 mod matrix;
+mod pressure;
 mod workload;
 
 use clap::{Args, Subcommand};
@@ -31,6 +32,8 @@ enum BenchCommand {
     Floor(floor::FloorArgs),
     /// Measure broker and floor in pairs and print the broker's share.
     Matrix(matrix::MatrixArgs),
+    /// Measure what back pressure is held to and say whether it holds.
+    Pressure(pressure::PressureArgs),
 }
 
 /// Runs the load generator.
@@ -41,6 +44,7 @@ pub fn run(args: &BenchArgs, out: &mut Output) -> CommandResult {
         BenchCommand::E2e(args) => workload::run(workload::Workload::E2e, args, out),
         BenchCommand::Floor(args) => floor::run(args, out),
         BenchCommand::Matrix(args) => matrix::run(args, out),
+        BenchCommand::Pressure(args) => pressure::run(args, out),
     }
 }
 
