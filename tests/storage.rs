@@ -11,6 +11,8 @@ mod fuzz_seeds;
 mod golden_dir;
 #[path = "storage/model.rs"]
 mod model;
+#[path = "storage/reclaim.rs"]
+mod reclaim;
 #[path = "storage/removal.rs"]
 mod removal;
 #[path = "storage/rolls.rs"]

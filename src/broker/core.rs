@@ -144,7 +144,7 @@ impl Core {
         range: std::ops::Range<u32>,
         config: &TopicConfig,
     ) -> Vec<Arc<PartitionHandle>> {
-        let options = Arc::new(PartitionOptions::of_topic(config));
+        let options = Arc::new(PartitionOptions::of_topic(config, range.end));
         let open = |partition| {
             let id = TopicPartition { topic, partition: PartitionId(partition) };
             open_partition(&self.storage, &self.flow, id, &options, Materialised::Unknown)
@@ -230,7 +230,7 @@ fn open_topics(
         })?;
         check_share(flow, &config)
             .map_err(|cause| OpenError::Options(format!("topic {}: {cause}", topic.name)))?;
-        let options = Arc::new(PartitionOptions::of_topic(&config));
+        let options = Arc::new(PartitionOptions::of_topic(&config, topic.partitions));
         jobs.extend((0..topic.partitions).map(|number| job(id, topic, number, &options)));
         configs.push((id, topic, config));
     }

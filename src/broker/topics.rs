@@ -163,16 +163,22 @@ async fn alter(
     check_config(core, &config, topic.partition_count()).map_err(AlterTopicError::Config)?;
     let record = CatalogRecord::TopicAltered { id: topic.id(), config: StoredConfig::of(&config) };
     catalog.commit(&[record]).await?;
-    let options = Arc::new(PartitionOptions::of_topic(&config));
+    topic.set_config(config);
+    obey(&topic);
+    topic.measure();
+    core.flow.over_limit.notify_one();
+    Ok(topic)
+}
+
+/// Tells the partitions what the topic's settings mean for them.
+fn obey(topic: &Topic) {
+    let options = PartitionOptions::of_topic(&topic.config(), topic.partition_count());
+    let options = Arc::new(options);
     for partition in topic.partitions().iter() {
         if let Ok(log) = partition.log() {
             log.set_options(Arc::clone(&options));
         }
     }
-    topic.set_config(config);
-    topic.measure();
-    core.flow.over_limit.notify_one();
-    Ok(topic)
 }
 
 async fn grow(
@@ -201,6 +207,7 @@ async fn grow(
     let mut handles = Vec::clone(&topic.partitions());
     handles.extend(core.open_new(id, has..partitions, &topic.config()));
     topic.set_partitions(handles);
+    obey(&topic);
     core.topics_changed.notify_one();
     Ok(topic)
 }

@@ -1,6 +1,7 @@
 //! The outside world: time, randomness, files and maps. Everything above takes them from here, so
 //! that it can run on a simulated disk and clock. Deliberately absent: sockets and threads.
 
+mod capped;
 mod clock;
 mod disk;
 mod latch;
@@ -9,6 +10,7 @@ mod real;
 mod rng;
 pub mod sim;
 
+pub use capped::CappedDisk;
 pub use clock::{Clock, SystemClock};
 pub use disk::{
     DirEntry, DirLock, Disk, File, OpenMode, Region, Space, read_full_at, write_all_at,

@@ -20,6 +20,8 @@ pub(crate) enum AdminCommand {
     Options(Arc<PartitionOptions>),
     /// Seal the active segment at the next append.
     Roll { reply: Reply<()> },
+    /// Let go now what is past retention, the active segment too.
+    Reclaim,
     /// Make everything durable and write a clean slot.
     Checkpoint { reply: Reply<()> },
     /// Checkpoint, then take no more.

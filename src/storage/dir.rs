@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use super::handle_cache::{HandleCache, HandleLimits};
 use super::options::StorageOptions;
 use super::producer_state::ProducerLimits;
 use super::queue::WriterQueue;
-use super::reserve::{Reserve, full_bytes};
+use super::reserve::Reserve;
 use crate::env::{Env, Latch, Region};
 use crate::types::TopicPartition;
 
@@ -36,6 +36,8 @@ pub(crate) struct DirShared {
     pub(crate) reserve: Reserve,
     /// Partitions with an active segment: they share what may be allocated ahead.
     active: AtomicUsize,
+    /// Little space is left: only what is needed is allocated.
+    saves_space: AtomicBool,
     materialised: Mutex<Vec<TopicPartition>>,
     /// Partitions that got files since the start.
     made: Mutex<HashSet<TopicPartition>>,
@@ -59,19 +61,10 @@ pub struct SpaceReport {
     pub capacity: u64,
     /// What may still be allocated.
     pub free: u64,
-    /// Below this many free bytes the disk counts as full.
-    pub full_below: u64,
     /// Bytes of removed segments that a reader still holds: not free yet.
     pub unlinked_bytes: u64,
     /// Bytes held back for metadata; 0 once they were needed.
     pub reserve_bytes: u64,
-}
-
-impl SpaceReport {
-    /// Whether produce should be refused.
-    pub fn is_full(&self) -> bool {
-        self.free < self.full_below
-    }
 }
 
 impl DirShared {
@@ -97,6 +90,7 @@ impl DirShared {
             handles: HandleCache::new(limits),
             reserve: Reserve::default(),
             active: AtomicUsize::new(0),
+            saves_space: AtomicBool::new(false),
             materialised: Mutex::default(),
             made: Mutex::default(),
             unlinked: Mutex::default(),
@@ -124,6 +118,15 @@ impl DirShared {
         writers.push(Arc::downgrade(queue));
     }
 
+    /// Whether segments are allocated further than is needed.
+    pub(crate) fn allocates_ahead(&self) -> bool {
+        !self.saves_space.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn allocate_ahead(&self, ahead: bool) {
+        self.saves_space.store(!ahead, Ordering::Relaxed);
+    }
+
     pub(crate) fn segment_opened(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
     }
@@ -133,8 +136,13 @@ impl DirShared {
     }
 
     /// How far to allocate a file of `allocated` bytes that needs `needed` more and may reach
-    /// `target`: double it, within the rest of the segment and a fair share of what is free.
+    /// `target`: double it, within the rest of the segment and a fair share of what is free. Where
+    /// space is saved, in the smallest steps.
     pub(crate) fn allocate_step(&self, allocated: u64, needed: u64, target: u64) -> u64 {
+        if !self.allocates_ahead() {
+            let step = needed.next_multiple_of(ALLOCATE_STEP_MIN);
+            return step.min(target.saturating_sub(allocated)).max(needed);
+        }
         let active = self.active.load(Ordering::Relaxed).max(1) as u64;
         let share = self.env.disk.space().map_or(0, |space| space.free / 2 / active);
         let doubled = allocated.clamp(ALLOCATE_STEP_MIN, self.options.allocate_step_max);
@@ -192,7 +200,6 @@ impl DirShared {
         Ok(SpaceReport {
             capacity: space.capacity,
             free: space.free,
-            full_below: full_bytes(&space, &self.options),
             unlinked_bytes: self.unlinked_bytes(),
             reserve_bytes: self.reserve.bytes(),
         })

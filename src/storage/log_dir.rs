@@ -132,7 +132,20 @@ impl LogDir {
         self.inner.dir.space_report()
     }
 
-    /// Holds space back again after it was given up, when there is room; part of housekeeping.
+    /// [`Partition::reclaim`] of every open partition. For when space is short: it comes back at once,
+    /// and the space as the writers get to it.
+    pub fn reclaim(&self) {
+        let open: Vec<_> = self.inner.open().values().filter_map(Weak::upgrade).collect();
+        open.into_iter().for_each(|shared| Partition { shared }.reclaim());
+    }
+
+    /// Whether segments are allocated further than what is written needs, in growing steps: the
+    /// usual way, and the wrong one while space is short.
+    pub fn allocate_ahead(&self, ahead: bool) {
+        self.inner.dir.allocate_ahead(ahead);
+    }
+
+    /// Holds space back again after it was given up, when there is room for it.
     ///
     /// # Errors
     /// What the device says.

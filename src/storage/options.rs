@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::slot::OFFSET_LEASE;
-use crate::types::{Durability, TimestampType, TopicConfig};
+use crate::types::{Durability, OnFull, TimestampType, TopicConfig};
 
 /// Settings of a data directory. Components (disk, clock, randomness) come with `env::Env`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,12 +54,11 @@ pub struct StorageOptions {
     pub index_flush_bytes: u64,
     /// A partition quiet for this long gets a clean slot, so that the next start scans nothing.
     pub checkpoint_idle: Duration,
-    /// How often retention and the reserve file are looked at.
+    /// How often retention is looked at.
     pub housekeeping: Duration,
-    /// Largest reserve file; it is at most 0.5 % of the capacity.
+    /// Largest reserve file; by the capacity it is 1 %, at most 64 MiB, below 20 GiB, else 0.5 %, at
+    /// most 1 GiB: what internal logs, manifests and the removal of data need on a full disk.
     pub reserve_bytes_max: u64,
-    /// Largest free space that still counts as full; it is at most 4 % of the capacity.
-    pub full_bytes_max: u64,
     /// A record dated further ahead of its append than this counts as appended then, so that a
     /// wrong clock cannot pin data for ever.
     pub timestamp_skew_max: Duration,
@@ -102,8 +101,7 @@ impl Default for StorageOptions {
             index_flush_bytes: 64 << 20,
             checkpoint_idle: Duration::from_secs(30),
             housekeeping: Duration::from_secs(10),
-            reserve_bytes_max: 64 << 20,
-            full_bytes_max: 512 << 20,
+            reserve_bytes_max: u64::MAX,
             timestamp_skew_max: Duration::from_secs(3600),
             producers_max: 10_000,
             producer_expiry: Duration::from_secs(7 * 86_400),
@@ -135,16 +133,19 @@ pub struct PartitionOptions {
 
 /// A segment takes appends for at most this long.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// A topic with `max_bytes` has at least so many segments per partition: what is dropped at its limit
+/// is a small part of it.
+const SEGMENTS_AT_LIMIT: u64 = 4;
 /// Retention by time acts within twice its period, but segments are not rolled every moment.
 const SEGMENT_AGE_MIN: Duration = Duration::from_secs(1);
 
 impl PartitionOptions {
-    /// What a topic's settings mean for each of its partitions.
-    pub fn of_topic(config: &TopicConfig) -> PartitionOptions {
-        let retention = config.retention_ms.map(Duration::from_millis);
+    /// What a topic's settings mean for each of its so many partitions.
+    pub fn of_topic(config: &TopicConfig, partitions: u32) -> PartitionOptions {
+        let retention = retention_ms(config).map(Duration::from_millis);
         PartitionOptions {
             durability: config.durability,
-            segment_bytes: config.segment_bytes,
+            segment_bytes: segment_bytes(config, partitions),
             segment_age: retention
                 .map_or(SEGMENT_AGE_MAX, |r| r.clamp(SEGMENT_AGE_MIN, SEGMENT_AGE_MAX)),
             retention,
@@ -156,8 +157,52 @@ impl PartitionOptions {
     }
 }
 
+/// `max_age_ms` deletes like retention does, where the topic says that its oldest data may go.
+fn retention_ms(config: &TopicConfig) -> Option<u64> {
+    let age = config.max_age_ms.filter(|_| config.on_full == OnFull::DropOldest);
+    config.retention_ms.into_iter().chain(age).min()
+}
+
+fn segment_bytes(config: &TopicConfig, partitions: u32) -> u64 {
+    let Some(max) = config.max_bytes else { return config.segment_bytes };
+    let part = max / (SEGMENTS_AT_LIMIT * u64::from(partitions.max(1)));
+    config.segment_bytes.min(part.max(u64::from(config.max_message_bytes)))
+}
+
 impl Default for PartitionOptions {
     fn default() -> PartitionOptions {
-        PartitionOptions::of_topic(&TopicConfig::default())
+        PartitionOptions::of_topic(&TopicConfig::default(), 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_a_small_part_of_a_topics_limit_and_take_one_batch() {
+        let limited = TopicConfig { max_bytes: Some(64 << 20), ..TopicConfig::default() };
+        let size =
+            |config: &TopicConfig, parts| PartitionOptions::of_topic(config, parts).segment_bytes;
+        assert_eq!([size(&limited, 1), size(&limited, 4)], [16 << 20, 4 << 20]);
+        assert_eq!(size(&limited, 1_000), 1 << 20, "one batch");
+        let small = TopicConfig { segment_bytes: 1 << 16, ..limited };
+        assert_eq!(size(&small, 1), 1 << 16);
+        assert_eq!(size(&TopicConfig::default(), 1_000), 128 << 20);
+    }
+
+    #[test]
+    fn max_age_is_retention_where_the_oldest_may_go() {
+        let aged = TopicConfig {
+            max_age_ms: Some(60_000),
+            on_full: OnFull::DropOldest,
+            ..TopicConfig::default()
+        };
+        let kept = |config: &TopicConfig| PartitionOptions::of_topic(config, 1).retention;
+        assert_eq!(kept(&aged), Some(Duration::from_secs(60)));
+        let for_ever = TopicConfig { retention_ms: None, ..aged.clone() };
+        assert_eq!(kept(&for_ever), Some(Duration::from_secs(60)));
+        let refusing = TopicConfig { on_full: OnFull::Reject, ..aged };
+        assert_eq!(kept(&refusing), Some(Duration::from_secs(7 * 86_400)));
     }
 }

@@ -49,6 +49,8 @@ pub struct SealedSegment {
     pub bytes: u64,
     /// When its last record was appended.
     pub max_append_time: Timestamp,
+    /// From when on its age counts for retention.
+    pub age_from: Timestamp,
 }
 
 /// A partition's handle.
@@ -70,6 +72,10 @@ pub(crate) struct PartitionShared {
     durable_end: AtomicI64,
     leader_epoch: AtomicI32,
     bytes: AtomicU64,
+    /// From when on the age of the active segment counts; `i64::MAX` without records in it.
+    active_age_from: AtomicI64,
+    /// Retention keeps what is at or above it; `i64::MAX` = nobody asks for that.
+    protected: AtomicI64,
     /// Appends are taken.
     open: AtomicBool,
     /// Reads and waits are over.
@@ -227,6 +233,43 @@ impl Partition {
         self.order(|reply| AdminCommand::Roll { reply })
     }
 
+    /// Lets go now what is past retention. An active segment whose every record is past retention by
+    /// time goes too, without an append: sealed with nothing behind it, then removed. Comes back at
+    /// once; costs nothing where there are no segments.
+    pub fn reclaim(&self) {
+        if self.is_materialised() {
+            let command = Command::Admin(Arc::clone(&self.shared), AdminCommand::Reclaim);
+            self.shared.queue.command(command);
+        }
+    }
+
+    /// Keeps segments with records at or above `from` from every retention, by time and by size, and
+    /// from [`Partition::reclaim`]; `None` takes that back. Binds neither [`Partition::trim`] nor a
+    /// deletion, and is forgotten at the end of the process. To be called as often as it moves.
+    pub fn protect(&self, from: Option<Offset>) {
+        self.shared.protected.store(from.map_or(i64::MAX, |from| from.0), Ordering::Release);
+    }
+
+    /// What [`Partition::protect`] was told last.
+    pub fn protected(&self) -> Option<Offset> {
+        self.shared.protected()
+    }
+
+    /// When retention by time ends for the oldest segment; `None` when it is kept for ever, or there
+    /// is none.
+    pub fn retention_edge(&self) -> Option<Timestamp> {
+        let limit = self.shared.options.load().retention?;
+        let oldest = || self.shared.active_age_from.load(Ordering::Acquire);
+        let from = self.first_sealed().map_or_else(oldest, |segment| segment.age_from.0);
+        let limit_ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+        (from < i64::MAX).then(|| Timestamp(from.saturating_add(limit_ms).saturating_add(1)))
+    }
+
+    /// Its oldest sealed segment.
+    fn first_sealed(&self) -> Option<SealedSegment> {
+        self.shared.segments()?.first()?.sealed_summary()
+    }
+
     /// Makes everything durable and writes a clean slot: a start after it scans nothing.
     pub fn checkpoint(&self) -> AdminTicket<()> {
         self.order(|reply| AdminCommand::Checkpoint { reply })
@@ -285,6 +328,8 @@ impl PartitionShared {
             durable_end: AtomicI64::new(0),
             leader_epoch: AtomicI32::new(0),
             bytes: AtomicU64::new(0),
+            active_age_from: AtomicI64::new(i64::MAX),
+            protected: AtomicI64::new(i64::MAX),
             open: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             health: ArcSwapOption::empty(),
@@ -329,6 +374,16 @@ impl PartitionShared {
     pub(crate) fn set_segments(&self, segments: Vec<Arc<Segment>>) {
         self.bytes.store(segments.iter().map(|s| s.used_bytes()).sum(), Ordering::Release);
         self.segments.store(Some(Arc::new(segments)));
+    }
+
+    pub(crate) fn protected(&self) -> Option<Offset> {
+        let protected = self.protected.load(Ordering::Acquire);
+        (protected < i64::MAX).then_some(Offset(protected))
+    }
+
+    /// The age of the active segment counts from here; `None` without records in it.
+    pub(crate) fn set_active_age(&self, from: Option<Timestamp>) {
+        self.active_age_from.store(from.map_or(i64::MAX, |from| from.0), Ordering::Release);
     }
 
     pub(crate) fn add_bytes(&self, bytes: u64) {

@@ -19,6 +19,7 @@ mod append_round;
 mod commit_round;
 mod naming;
 mod orders;
+mod retire;
 mod roll;
 mod seal;
 
@@ -238,6 +239,7 @@ impl PartitionLog {
         }
         self.append_backlog(round);
         self.catch_up_manifest();
+        self.reclaim(round);
         self.start_job(round);
     }
 

@@ -1,7 +1,7 @@
 //! `reserve.bin`: space kept back so that metadata can still be written on a full disk.
 //!
-//! Given up at the first ENOSPC of an internal log or of metadata, made again by housekeeping when
-//! there is room. A missing one never prevents a start.
+//! Given up at the first ENOSPC of an internal log, of metadata, or of what frees space; made again
+//! when the broker finds enough room. A missing one never prevents a start.
 
 use std::io;
 use std::path::Path;
@@ -17,19 +17,24 @@ pub(crate) struct Reserve {
     bytes: Mutex<u64>,
 }
 
-/// The reserve is at most this part of the capacity.
-const RESERVE_PART: u64 = 200;
-/// The disk counts as full below this part of the capacity.
-const FULL_PART: u64 = 25;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Below it a disk is small: what is kept back is a share alone.
+const SMALL_BYTES: u64 = 20 * GIB;
 
-/// Bytes a reserve should have on a disk of this capacity.
-pub(crate) fn reserve_bytes(space: &Space, options: &StorageOptions) -> u64 {
-    (space.capacity / RESERVE_PART).min(options.reserve_bytes_max)
+/// Bytes a reserve should have on a disk of this capacity: 1 %, at most 64 MiB, of a small one;
+/// 0.5 %, from 64 MiB to 1 GiB, of a large one.
+fn reserve_bytes(capacity: u64, bytes_max: u64) -> u64 {
+    let wanted = match capacity < SMALL_BYTES {
+        true => (capacity / 100).min(64 * MIB),
+        false => (capacity / 200).clamp(64 * MIB, GIB),
+    };
+    wanted.min(bytes_max)
 }
 
-/// Free bytes below which the disk counts as full.
-pub(crate) fn full_bytes(space: &Space, options: &StorageOptions) -> u64 {
-    (space.capacity / FULL_PART).min(options.full_bytes_max)
+/// Free bytes that stay beside a reserve that is made: making it must not fill the disk.
+fn room_beside(space: &Space) -> u64 {
+    (space.capacity / 25).min(SMALL_BYTES)
 }
 
 /// Whether an error says that there is no space left.
@@ -43,11 +48,11 @@ impl Reserve {
         *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the file when it is missing and there is room for it beyond the full level.
+    /// Makes the file when it is missing and there is room for it.
     pub(crate) fn ensure(&self, disk: &dyn Disk, options: &StorageOptions) -> io::Result<()> {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let space = disk.space()?;
-        let wanted = reserve_bytes(&space, options);
+        let wanted = reserve_bytes(space.capacity, options.reserve_bytes_max);
         if *held >= wanted || wanted == 0 {
             return Ok(());
         }
@@ -61,7 +66,7 @@ impl Reserve {
             *held = found;
             return Ok(());
         }
-        if space.free < full_bytes(&space, options) + wanted {
+        if space.free < room_beside(&space) + wanted {
             return Ok(());
         }
         disk.open(path, OpenMode::Truncate)?.allocate(0, wanted)?;
@@ -83,5 +88,18 @@ impl Reserve {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_disk_keeps_a_share_back_and_a_large_one_within_bounds() {
+        let all = |capacity| reserve_bytes(capacity, u64::MAX);
+        assert_eq!([all(1_000_000), all(10 * GIB)], [10_000, 64 * MIB]);
+        assert_eq!([all(20 * GIB), all(400 * GIB)], [20 * GIB / 200, GIB]);
+        assert_eq!(reserve_bytes(10 * GIB, 4096), 4096);
     }
 }

@@ -19,6 +19,7 @@ use super::handle_cache::Held;
 use super::index::{Index, IndexEntry};
 use super::layout::PartitionPaths;
 use super::partition::SealedSegment;
+use super::retention::retention_time;
 use super::state_lock::{Changing, Reading, StateLock};
 use super::tail::SegmentTail;
 use crate::env::{File, OpenMode, Region};
@@ -161,6 +162,7 @@ impl Segment {
             next_offset: footer.tail.next_offset,
             bytes: footer.file_bytes(),
             max_append_time: footer.max_append_time,
+            age_from: retention_time(footer, self.dir.options.timestamp_skew_max),
         })
     }
 

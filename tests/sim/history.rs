@@ -77,6 +77,7 @@ pub fn step(world: &mut World) -> Result<(), String> {
         93..95 => drop(world.parts[part].handle.checkpoint()),
         95..97 => retry(world, part),
         97 => misbehave(world, part),
+        98 => world.parts[part].handle.reclaim(),
         _ => {
             world.round();
         }

@@ -89,7 +89,6 @@ pub fn small_storage() -> StorageOptions {
         checkpoint_idle: Duration::from_secs(5),
         housekeeping: Duration::from_secs(1),
         reserve_bytes_max: 4096,
-        full_bytes_max: 4096,
         ..StorageOptions::default()
     }
 }

@@ -10,10 +10,7 @@ pub(super) const ROWS: &[Setting] = &[
         default: "512MiB",
         doc: "Free space at which user writes are refused: at most this much.",
         reason: "On a large disk a share would waste too much.",
-        apply: |r, v| {
-            r.broker.flow.disk_full_bytes_max = v.bytes();
-            r.broker.storage.full_bytes_max = v.bytes();
-        },
+        apply: |r, v| r.broker.flow.disk_full_bytes_max = v.bytes(),
     },
     Setting {
         key: "disk.full_per_mille",

@@ -94,6 +94,8 @@ impl PartitionLog {
         *shared.epochs() = recovered.epochs;
         shared.set_leader_epoch(self.epoch);
         shared.set_segments(segments);
+        let skew = self.dir.options.timestamp_skew_max;
+        shared.set_active_age(self.active.as_ref().and_then(|active| active.age_from(skew)));
         shared.set_log_end(recovered.log_end);
         shared.set_durable_end(recovered.log_end);
         shared.set_visible_end(recovered.log_end);

@@ -260,6 +260,7 @@ impl PartitionLog {
             }
         }
         active.max_append_time = active.max_append_time.max(round.wall);
+        self.shared.set_active_age(active.age_from(self.dir.options.timestamp_skew_max));
         let (end, added) = (active.tail.next_offset, active.tail.position - before);
         self.unsynced_since.get_or_insert(round.now);
         self.last_append = round.now;
@@ -341,7 +342,11 @@ impl PartitionLog {
     pub(super) fn extend_ahead(&mut self, round: &mut Round<'_>) {
         // A segment about to be sealed gets its final length: space added after it would be damage.
         let over = self.stopped.is_some() || self.dir.latch.is_closed();
-        if over || self.extending || self.blocked == Some(Blocked::Segment) {
+        if over
+            || !self.dir.allocates_ahead()
+            || self.extending
+            || self.blocked == Some(Blocked::Segment)
+        {
             return;
         }
         let Some(active) = self.active.as_ref() else { return };

@@ -22,15 +22,16 @@ const UNSYNCED_PIECES: u64 = 4;
 impl PartitionLog {
     /// The offset before which everything is durable.
     pub(super) fn durable_end(&self) -> Offset {
-        let durable =
-            || self.active.as_ref().map_or(self.next, |active| active.durable.next_offset);
+        let durable = self.active.as_ref().map(|active| active.durable.next_offset);
+        let durable = || durable.unwrap_or_else(|| self.log_end());
         self.durable_end_of_seals().unwrap_or_else(durable)
     }
 
     /// The offset behind the last record.
     pub(super) fn log_end(&self) -> Offset {
         let full = || self.seals.queue.back().map(|sealing| &sealing.full);
-        self.active.as_ref().or_else(full).map_or(self.next, |it| it.tail.next_offset)
+        let last = self.active.as_ref().or_else(full).map(|it| it.tail.next_offset);
+        last.unwrap_or_else(|| self.shared.offsets().log_end)
     }
 
     /// A commit, when one is due.

@@ -81,6 +81,7 @@ impl PartitionLog {
                 manifest.sealing(base, (&footer).into());
             }
         }
+        self.outlive_slots(&mut manifest);
         let paths = Arc::clone(&self.paths);
         Some(Work::Name(Box::new(NameSegments { paths, manifest, segments })))
     }

@@ -19,6 +19,8 @@ pub(super) struct Orders {
     /// What retention wants to trim to.
     expired: Option<Offset>,
     roll: bool,
+    /// What is past retention is to go now.
+    pub(super) reclaim: bool,
     checkpoints: Vec<Reply<()>>,
     close: Option<Reply<()>>,
     delete: Option<Reply<()>>,
@@ -39,6 +41,7 @@ impl Orders {
                 self.roll = true;
                 reply.send(Ok(()));
             }
+            AdminCommand::Reclaim => self.reclaim = true,
             AdminCommand::Checkpoint { reply } => self.checkpoints.push(reply),
             AdminCommand::Close { reply } => self.close = Some(reply),
             AdminCommand::Delete { reply } => self.delete = Some(reply),
@@ -56,6 +59,11 @@ impl Orders {
 
     pub(super) fn wants_removal(&self) -> bool {
         self.delete.is_some()
+    }
+
+    /// Whether it is being closed or removed.
+    pub(super) fn leaves(&self) -> bool {
+        self.close.is_some() || self.delete.is_some() || self.finished
     }
 
     pub(super) fn wants_checkpoint(&self) -> bool {
@@ -93,10 +101,14 @@ impl PartitionLog {
     /// not be removed.
     pub(crate) fn housekeep(&mut self, round: &Round<'_>) {
         self.producers.expire(round.wall);
+        self.look_at_retention(round);
+    }
+
+    /// What is past retention is to go; what found no space is tried again.
+    pub(super) fn look_at_retention(&mut self, round: &Round<'_>) {
         let segments = self.shared.segments();
         let segments = segments.as_deref().map_or(&[][..], Vec::as_slice);
-        let skew = self.dir.options.timestamp_skew_max;
-        let keep = retention::keep_from(segments, &self.options, round.wall, skew);
+        let keep = retention::keep_from(segments, self.retention_rules(), round.wall);
         self.orders.expired = keep.filter(|keep| *keep > self.manifest.log_start);
         self.cleanup.retry();
         self.seals.no_space = false;
@@ -125,6 +137,7 @@ impl PartitionLog {
         let target = target.filter(|target| *target > log_start);
         let target = target.or_else(|| self.is_removal_overdue().then_some(log_start))?;
         let mut manifest = self.manifest.clone();
+        self.outlive_slots(&mut manifest);
         manifest.trim(target);
         Some(Work::Trim(Box::new(Trim { paths: Arc::clone(&self.paths), manifest })))
     }

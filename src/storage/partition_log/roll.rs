@@ -1,4 +1,5 @@
-//! The first segment and every next one: always at an append, never at a start.
+//! The first segment and every next one: always at an append, never at a start. (A segment can also
+//! end without a next one: `retire.rs`.)
 //!
 //! The new one takes batches as soon as it has a file. That the old one is full and which one follows
 //! is stated later (`naming.rs`), and its bytes are synced later (`seal.rs`): no append waits for it.
@@ -77,10 +78,10 @@ impl PartitionLog {
     }
 
     /// Offsets below it are promised by the synced slot of the segment before, as long as that is
-    /// the last one the manifest names.
+    /// the last one the manifest names. That of a retired one may be gone before this one has a name.
     fn promised(&self) -> Offset {
-        let before = self.seals.queue.back();
-        let before = before.filter(|it| !it.full.slot.clean && !self.is_stated_full(it.base()));
+        let before = self.seals.queue.back().filter(|it| !it.retired && !it.full.slot.clean);
+        let before = before.filter(|it| !self.is_stated_full(it.base()));
         before.map_or(self.next, |it| it.full.lease())
     }
 

@@ -14,10 +14,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::storage::dir::OnFull;
 use crate::storage::footer::Footer;
 use crate::storage::job::{Caches, Commit, Fault, SealWork, Work};
+use crate::storage::retention::retention_time;
 use crate::storage::segment::{Border, Segment};
-use crate::types::{Durability, Offset};
+use crate::types::{Durability, Offset, Timestamp};
 
 use super::{Active, PartitionLog, Round};
 
@@ -44,6 +46,8 @@ pub(super) struct Sealing {
     full_since: Duration,
     /// When the oldest of its writes was made that was not synced then.
     unsynced_since: Option<Duration>,
+    /// It is to go: see `retire.rs`.
+    pub(super) retired: bool,
 }
 
 impl Sealing {
@@ -61,6 +65,11 @@ impl Active {
         let (tag, tail) = (self.segment.tag, self.tail);
         Footer { tag, tail, max_append_time: self.max_append_time }
     }
+
+    /// From when on its age counts for retention; `None` without records.
+    pub(super) fn age_from(&self, skew: Duration) -> Option<Timestamp> {
+        (!self.tail.is_empty()).then(|| retention_time(&self.footer(), skew))
+    }
 }
 
 impl Seals {
@@ -73,6 +82,18 @@ impl Seals {
     pub(super) fn are_settled(&self) -> bool {
         let stuck = self.no_space && self.are_durable();
         !self.in_flight && (self.queue.is_empty() || stuck)
+    }
+
+    /// Whether one of them is to go. Somebody waits for its space, and its end may take the reserve.
+    pub(super) fn are_retiring(&self) -> bool {
+        self.queue.iter().any(|sealing| sealing.retired)
+    }
+
+    /// The one that was full last is to go.
+    pub(super) fn retire_last(&mut self) {
+        if let Some(last) = self.queue.back_mut() {
+            last.retired = true;
+        }
     }
 
     /// Whether a job of one of them is under way.
@@ -88,7 +109,15 @@ impl PartitionLog {
         assert!(!full.tail.is_empty(), "an empty segment is never sealed");
         let files = self.state_caches();
         let unsynced_since = self.unsynced_since.take();
-        self.seals.queue.push_back(Sealing { full, files, full_since: now, unsynced_since });
+        let retired = false;
+        self.seals.queue.push_back(Sealing {
+            full,
+            files,
+            full_since: now,
+            unsynced_since,
+            retired,
+        });
+        self.shared.set_active_age(None);
         self.dir.segment_closed();
     }
 
@@ -123,6 +152,7 @@ impl PartitionLog {
     /// Whether somebody waits for durable data of full segments, or as many as may wait do.
     fn is_seal_wanted(&self) -> bool {
         self.seals.queue.len() >= (self.dir.options.sealing_segments_max / 2).max(1)
+            || self.seals.are_retiring()
             || self.acks.wanted().is_some()
             || self.orders.wants_commit(self.durable_end())
             || self.stopped.is_some()
@@ -140,7 +170,10 @@ impl PartitionLog {
             Ok(file) if front.is_durable() => {
                 let (base, footer) = (front.full.segment.base_offset, front.full.footer());
                 let caches = self.seal_caches();
-                let on_full = self.on_full();
+                let on_full = match self.seals.are_retiring() {
+                    true => OnFull::SpendReserve,
+                    false => self.on_full(),
+                };
                 self.seals.in_flight = true;
                 let work = SealWork { file, base, footer, caches, on_full };
                 self.send(Work::Seal(Box::new(work)), round);
@@ -184,7 +217,7 @@ impl PartitionLog {
     /// Whether as many wait as may. One that finds no space for its footer is told to whoever needs
     /// another segment.
     pub(super) fn is_seal_awaited(&mut self) -> bool {
-        if self.seals.queue.len() < self.dir.options.sealing_segments_max.max(1) {
+        if self.seals.queue.len() < self.sealing_max() {
             return false;
         }
         if std::mem::take(&mut self.seals.no_space) {
@@ -193,6 +226,11 @@ impl PartitionLog {
             self.refuse_backlog(&error);
         }
         true
+    }
+
+    /// How many may be full and not sealed.
+    pub(super) fn sealing_max(&self) -> usize {
+        self.dir.options.sealing_segments_max.max(1)
     }
 
     /// The first offset behind durable data in full segments, while some of theirs is not.

@@ -213,7 +213,8 @@ impl<'a> Recovery<'a> {
         let sealed_end = segments.sealed.last().map(|s| s.footer.tail.next_offset);
         let active_end = segments.active.as_ref().map(|active| active.tail.next_offset);
         let floor = manifest.offset_floor.max(manifest.log_start);
-        let log_end = active_end.or(sealed_end).unwrap_or(floor).max(manifest.log_start);
+        // Without segments nothing is there: the log ends where it starts, whatever was promised.
+        let log_end = active_end.or(sealed_end).unwrap_or_default().max(manifest.log_start);
         let next_offset = segments.next_offset.unwrap_or(log_end).max(log_end).max(floor);
         let leader_epoch = segments.leader_epoch.unwrap_or(manifest.leader_epoch);
         let leader_epoch = leader_epoch.max(manifest.leader_epoch).max(LeaderEpoch(0));
