@@ -11,6 +11,8 @@ mod limits;
 mod produce_fetch;
 #[path = "broker/quotas.rs"]
 mod quotas;
+#[path = "broker/reclaim.rs"]
+mod reclaim;
 #[path = "broker/restart.rs"]
 mod restart;
 #[path = "broker/topics.rs"]

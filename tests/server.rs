@@ -5,6 +5,7 @@
 mod server {
     mod endings;
     mod flow;
+    mod full_disk;
     mod groups;
     mod hostile;
     mod kill;

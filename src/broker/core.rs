@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{Board, DiskOptions, Facts, Flow, QuotaTable, Surroundings};
+use super::flow::{Board, DiskLevel, Facts, Flow, QuotaTable, Surroundings};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -70,6 +70,10 @@ const RECOVERY_THREADS: usize = 8;
 impl Core {
     /// Opens everything. Blocks on the disk.
     pub(super) fn open(options: BrokerOptions, env: Env) -> Result<Opened, OpenError> {
+        let env = match options.disk.capacity_bytes {
+            Some(capacity) => env.capped(capacity).map_err(crate::storage::OpenError::Io)?,
+            None => env,
+        };
         let storage = LogDir::open(options.storage.clone(), env.clone())?;
         let snapshot_bytes = options.housekeeping.snapshot_bytes.max(1);
         let catalog: InternalLog<Catalog> =
@@ -121,7 +125,7 @@ impl Core {
         Ok(())
     }
 
-    /// Looks at the disk once. Returns when the next look is due.
+    /// Looks at the disk once. Blocks on it. Returns when the next look is due.
     pub(super) fn observe_disk(&self) -> Duration {
         match self.storage.space_report() {
             Ok(space) => {
@@ -134,6 +138,7 @@ impl Core {
             }
             Err(e) => warn!("the free space of the disk cannot be read: {e}"),
         }
+        self.storage.allocate_ahead(self.flow.disk.level() < DiskLevel::Low);
         self.flow.next_look()
     }
 
@@ -183,12 +188,12 @@ fn open_flow(
     env: &Env,
 ) -> Result<Flow, OpenError> {
     let quotas = catalog.quotas().map_err(|e| OpenError::Options(format!("the catalog: {e}")))?;
-    let disk = DiskOptions {
-        look_every: Duration::from_millis(options.housekeeping.disk_interval_ms),
-        ..DiskOptions::from(&options.flow)
+    let surroundings = Surroundings {
+        machine_bytes: machine_bytes(),
+        disk: options.disk,
+        writers: storage.writers(),
+        now: env.clock.monotonic(),
     };
-    let (machine_bytes, now) = (machine_bytes(), env.clock.monotonic());
-    let surroundings = Surroundings { machine_bytes, disk, writers: storage.writers(), now };
     Ok(Flow::new(options.flow, surroundings, QuotaTable::new(quotas)))
 }
 

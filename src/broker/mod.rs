@@ -26,6 +26,7 @@ mod quotas;
 mod read;
 mod report;
 mod request;
+mod space;
 mod topic;
 mod topics;
 

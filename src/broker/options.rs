@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::FlowOptions;
+use super::flow::{DiskOptions, FlowOptions};
 use super::groups::GroupOptions;
 use crate::storage::StorageOptions;
 
@@ -20,8 +20,10 @@ pub struct BrokerOptions {
     pub advertised: Vec<(String, String)>,
     /// Files and threads.
     pub storage: StorageOptions,
-    /// Bytes in flight, grants and disk watermarks.
+    /// Bytes in flight and grants.
     pub flow: FlowOptions,
+    /// Levels of the disk.
+    pub disk: DiskOptions,
     /// How much of everything may exist.
     pub limits: LimitOptions,
     /// Consumer groups.
@@ -56,8 +58,6 @@ pub struct HousekeepingOptions {
     /// Period in which topics with `max_bytes` are measured. A producer that meets the limit
     /// starts a measurement at once; this catches what retention freed.
     pub limits_interval_ms: u64,
-    /// Period of the look at free disk space. Between two looks admitted bytes are subtracted.
-    pub disk_interval_ms: u64,
     /// An internal log is cut after this many bytes since its last snapshot.
     pub snapshot_bytes: u64,
     /// Longest time a graceful shutdown waits for requests under way.
@@ -72,6 +72,7 @@ impl Default for BrokerOptions {
             advertised: Vec::new(),
             storage: StorageOptions::default(),
             flow: FlowOptions::default(),
+            disk: DiskOptions::default(),
             limits: LimitOptions::default(),
             groups: GroupOptions::default(),
             housekeeping: HousekeepingOptions::default(),
@@ -101,11 +102,6 @@ impl Default for LimitOptions {
 
 impl Default for HousekeepingOptions {
     fn default() -> HousekeepingOptions {
-        HousekeepingOptions {
-            limits_interval_ms: 5_000,
-            disk_interval_ms: 1_000,
-            snapshot_bytes: 4 << 20,
-            drain_ms: 8_000,
-        }
+        HousekeepingOptions { limits_interval_ms: 5_000, snapshot_bytes: 4 << 20, drain_ms: 8_000 }
     }
 }

@@ -15,7 +15,7 @@ use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{Acks, PartitionHealth, Pushback, TopicConfig};
+use crate::types::{Acks, PartitionHealth, Pushback};
 
 /// A batch between admission and answer. What it was admitted with ends with it.
 struct PendingProduce {
@@ -30,9 +30,6 @@ struct Admitted {
     partition: Arc<PartitionHandle>,
     ticket: Ticket,
 }
-
-/// A topic that drops its oldest segments may run over its limit by at least this.
-const SLACK_BYTES_MIN: u64 = 1 << 20;
 
 impl Broker {
     /// Appends a batch. Never blocks and never calls `done` later than it must: a refusal comes
@@ -135,7 +132,7 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         records: &records,
         connection: request.connection.as_ref(),
         topic: &topic.flow,
-        rules: topic_rules(&config),
+        rules: TopicRules::of(&config),
         partition: &partition.flow,
         class: request.class,
         within: request.within,
@@ -146,12 +143,6 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
     let ticket = admitted.map_err(ProduceError::Pushback)?;
     drop(config);
     Ok(Admitted { topic, partition, ticket })
-}
-
-fn topic_rules(config: &TopicConfig) -> Option<TopicRules> {
-    let max_bytes = config.max_bytes?;
-    let slack = (max_bytes / 4).max(SLACK_BYTES_MIN);
-    Some(TopicRules { max_bytes, at_limit: config.on_full.into(), slack })
 }
 
 fn refuse_unhealthy(health: &PartitionHealth) -> Result<(), ProduceError> {

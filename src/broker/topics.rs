@@ -144,6 +144,7 @@ async fn create(core: &Arc<Core>, new: NewTopic) -> Result<Arc<Topic>, CreateTop
     let topic = Arc::new(Topic::new(name, id, config, handles));
     core.topics.insert([Arc::clone(&topic)]);
     core.topics_changed.notify_one();
+    core.flow.over_limit.notify_one();
     info!("topic {} ({id}) was created with {partitions} partitions", topic.name());
     Ok(topic)
 }

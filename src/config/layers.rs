@@ -247,7 +247,9 @@ mod tests {
                 Kind::Path => "/elsewhere".to_owned(),
                 Kind::Address | Kind::AddressOrOff => "127.0.0.1:1".to_owned(),
                 Kind::Bytes { max, .. } | Kind::BytesOrAuto { max, .. } => max.to_string(),
-                Kind::Duration { max_ms, .. } => max_ms.to_string(),
+                Kind::Duration { max_ms, .. } | Kind::DurationOrAuto { max_ms, .. } => {
+                    max_ms.to_string()
+                }
                 Kind::Count { max, .. } => max.to_string(),
             };
             let mut config = Config::defaults();

@@ -43,6 +43,13 @@ pub enum Kind {
         /// Longest.
         max_ms: u64,
     },
+    /// A duration as above, or `auto`.
+    DurationOrAuto {
+        /// Shortest.
+        min_ms: u64,
+        /// Longest.
+        max_ms: u64,
+    },
     /// A whole number from `min` to `max`.
     Count {
         /// Smallest.
@@ -69,6 +76,9 @@ impl fmt::Display for Kind {
             }
             Kind::Duration { min_ms, max_ms } => {
                 write!(f, "duration, {} to {}", ms(min_ms), ms(max_ms))
+            }
+            Kind::DurationOrAuto { min_ms, max_ms } => {
+                write!(f, "auto, or duration, {} to {}", ms(min_ms), ms(max_ms))
             }
             Kind::Count { min, max } => write!(f, "number, {min} to {max}"),
         }
@@ -147,6 +157,10 @@ impl Value<'_> {
         self.must(parse_duration(self.0))
     }
 
+    pub(super) fn duration_or_auto(self) -> Option<Duration> {
+        (self.0 != "auto").then(|| self.duration())
+    }
+
     pub(super) fn ms(self) -> u64 {
         u64::try_from(self.duration().as_millis()).unwrap_or(u64::MAX)
     }
@@ -173,11 +187,11 @@ impl Setting {
             Kind::Address => check_address(text),
             Kind::AddressOrOff if text == "off" => Ok(()),
             Kind::AddressOrOff => check_address(text),
-            Kind::BytesOrAuto { .. } if text == "auto" => Ok(()),
+            Kind::BytesOrAuto { .. } | Kind::DurationOrAuto { .. } if text == "auto" => Ok(()),
             Kind::Bytes { min, max } | Kind::BytesOrAuto { min, max } => {
                 within((min..=max).contains(&parse_bytes(text).map_err(|e| e.to_string())?))
             }
-            Kind::Duration { min_ms, max_ms } => {
+            Kind::Duration { min_ms, max_ms } | Kind::DurationOrAuto { min_ms, max_ms } => {
                 let duration = parse_duration(text).map_err(|e| e.to_string())?;
                 let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
                 within((min_ms..=max_ms).contains(&ms))

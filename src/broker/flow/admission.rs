@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AtLimit, BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, Level, PartitionFlow,
-    Permit, Room, Settled, Side, TopicFlow, TopicRoom, TopicRules, Within, WriterGauge, busy,
+    BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, Level, PartitionFlow, Permit,
+    Room, Settled, Side, TopicFlow, TopicRoom, TopicRules, Within, WriterGauge, busy,
     retry_after_ms,
 };
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
@@ -170,7 +170,7 @@ impl Flow {
     fn reserve_topic(&self, ask: &Ask<'_>, now: Duration) -> Result<u64, Pushback> {
         let Some(rules) = &ask.rules else { return Ok(0) };
         let admitted = ask.topic.limit.admit(ask.bytes, rules, now);
-        if rules.at_limit == AtLimit::DropOldest && admitted != Ok(TopicRoom::Enough) {
+        if admitted != Ok(TopicRoom::Enough) {
             self.over_limit.notify_one();
         }
         admitted.map(|_| ask.bytes)

@@ -42,7 +42,7 @@ pub struct Flow {
     disk_watch: Mutex<DiskWatch>,
     /// Somebody met the end of the disk, or the next level's mark.
     pub look_at_disk: Notify,
-    /// A topic is over its limit and drops its oldest segments.
+    /// A topic refuses, or is over its limit and drops its oldest segments.
     pub over_limit: Notify,
     /// Batches that quotas or windows would have refused, had they been in force.
     pub would_refuse: Counter,
@@ -155,6 +155,11 @@ impl Flow {
     /// Notes what the disk says of itself. Returns what changed by it, and when to look again.
     pub fn note_space(&self, capacity: u64, free: u64, now: Duration) -> Option<Edge> {
         self.disk_watch().look(now, capacity, free, &self.disk)
+    }
+
+    /// Bytes that would have to go for HIGH to end.
+    pub fn space_needed(&self) -> u64 {
+        self.disk_watch().needed(&self.disk)
     }
 
     /// How long until the disk is to be looked at again.

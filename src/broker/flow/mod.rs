@@ -44,7 +44,7 @@ pub use cause::{Cause, CauseId, CauseMeter, Change, Names};
 pub use connection::{Charged, ConnectionFlow, Identity};
 pub use credit::{Credit, CreditBudget, SubscriptionCredit};
 pub use disk::{
-    DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, FullMark, Ladder,
+    DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, Ladder,
     PartitionSpace, Room, Sealed, TopicSpace, TrimOrder, plan,
 };
 pub use events::{Events, Followed};

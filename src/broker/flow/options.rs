@@ -36,10 +36,6 @@ pub struct FlowOptions {
     pub grant_bytes_first: u64,
     /// Life of a grant in milliseconds; an active one is renewed at half of it.
     pub grant_ttl_ms: u32,
-    /// Free disk space at which user produce is refused: at most this much ...
-    pub disk_full_bytes_max: u64,
-    /// ... and at most this share of the capacity, in per mille.
-    pub disk_full_per_mille: u32,
     /// Shortest `retry_after` of a busy broker: below it, retries cost more than they carry.
     pub retry_after_ms_min: u32,
     /// Longest `retry_after` of a busy broker.
@@ -96,8 +92,6 @@ impl Default for FlowOptions {
             grant_bytes_max: 32 << 20,
             grant_bytes_first: 64 << 10,
             grant_ttl_ms: 10_000,
-            disk_full_bytes_max: 512 << 20,
-            disk_full_per_mille: 40,
             retry_after_ms_min: 50,
             retry_after_ms_max: 5_000,
             absent_after_ms: 600_000,

@@ -12,23 +12,6 @@ const GIB: u64 = 1 << 30;
 /// Below it a disk is small.
 const SMALL_BYTES: u64 = 20 * GIB;
 
-/// Where FULL begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FullMark {
-    /// By the capacity.
-    #[default]
-    Auto,
-    /// At so many free bytes.
-    Bytes(u64),
-    /// At a share of the capacity, and at most at so many bytes.
-    AtMost {
-        /// The most.
-        bytes: u64,
-        /// The share.
-        per_mille: u32,
-    },
-}
-
 /// The marks of one disk, in free bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskMarks {
@@ -60,12 +43,7 @@ impl DiskMarks {
             true => share(per_mille),
             false => share(per_mille).clamp(least, most),
         };
-        let full = match options.full {
-            FullMark::Auto => auto(40, GIB / 2, 20 * GIB),
-            FullMark::Bytes(bytes) => bytes,
-            FullMark::AtMost { bytes, per_mille } => share(u64::from(per_mille)).min(bytes),
-        }
-        .min(capacity);
+        let full = options.full.unwrap_or_else(|| auto(40, GIB / 2, 20 * GIB)).min(capacity);
         let high = options.high.unwrap_or_else(|| auto(80, GIB, 50 * GIB)).clamp(full, capacity);
         let low = options.low.unwrap_or_else(|| auto(150, 2 * GIB, 100 * GIB));
         let (hysteresis, reserve, horizon) = match small {
@@ -150,12 +128,7 @@ mod tests {
             capacity in prop_oneof![0u64..1 << 20, 1u64 << 30..1 << 50],
             low in prop::option::of(any::<u64>()),
             high in prop::option::of(0u64..1 << 40),
-            full in prop_oneof![
-                Just(FullMark::Auto),
-                any::<u64>().prop_map(FullMark::Bytes),
-                (0u64..1 << 30, 0u32..1_000)
-                    .prop_map(|(bytes, per_mille)| FullMark::AtMost { bytes, per_mille }),
-            ],
+            full in prop::option::of(any::<u64>()),
         ) {
             let options = DiskOptions { low, high, full, ..DiskOptions::default() };
             let marks = DiskMarks::of(capacity, &options);

@@ -24,13 +24,13 @@ mod reclaim;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use forecast::Forecast;
 pub use gauge::{DiskGauge, Room};
 pub use ladder::{Edge, Ladder};
-pub use marks::{DiskMarks, FullMark};
+pub use marks::DiskMarks;
 pub use reclaim::{PartitionSpace, Sealed, TopicSpace, TrimOrder, plan};
-
-use super::FlowOptions;
 
 /// How full a disk is. The order is the order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,14 +74,18 @@ impl DiskLevel {
 }
 
 /// Rules of one data directory. `None` = by the capacity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DiskOptions {
+    /// Bytes that the data directory may take; `None` = all of its disk. A limit without a file
+    /// system or rights of its own.
+    pub capacity_bytes: Option<u64>,
     /// Free bytes at which LOW begins.
     pub low: Option<u64>,
     /// Free bytes at which HIGH begins.
     pub high: Option<u64>,
     /// Free bytes at which FULL begins.
-    pub full: FullMark,
+    pub full: Option<u64>,
     /// Time over which the room between HIGH and FULL may be used up.
     pub horizon: Option<Duration>,
     /// Time between two looks at the disk: retention and others move it by then.
@@ -99,9 +103,10 @@ pub struct DiskOptions {
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
         DiskOptions {
+            capacity_bytes: None,
             low: None,
             high: None,
-            full: FullMark::Auto,
+            full: None,
             horizon: None,
             look_every: Duration::from_secs(1),
             look_under_pressure: Duration::from_millis(250),
@@ -109,13 +114,6 @@ impl Default for DiskOptions {
             emergency_min: Duration::from_secs(2),
             emergency_max: Duration::from_secs(30),
         }
-    }
-}
-
-impl From<&FlowOptions> for DiskOptions {
-    fn from(options: &FlowOptions) -> DiskOptions {
-        let (bytes, per_mille) = (options.disk_full_bytes_max, options.disk_full_per_mille);
-        DiskOptions { full: FullMark::AtMost { bytes, per_mille }, ..DiskOptions::default() }
     }
 }
 

@@ -100,6 +100,11 @@ impl TopicWatch {
         (over != Over::default()).then_some(over)
     }
 
+    /// Whether the topic refused or slowed down at the last look.
+    pub fn is_limited(&self) -> bool {
+        self.limited
+    }
+
     /// Bytes a second that came back lately.
     pub fn reclaim_bps(&self) -> u64 {
         self.forecast.reclaim_bps()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::broker::flow::binding::Binding;
 use crate::broker::flow::{Bucket, Cause, Settled};
-use crate::types::{OnFull, Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{OnFull, Pushback, PushbackCode, PushbackScope, Severity, TopicConfig};
 
 /// While the oldest segments are dropped, a producer comes back this soon.
 const DROP_RETRY_AFTER_MS: u32 = 100;
@@ -53,6 +53,18 @@ pub struct TopicRules {
     pub slack: u64,
 }
 
+/// A topic that drops its oldest segments may run over its limit by at least this.
+const SLACK_BYTES_MIN: u64 = 1 << 20;
+
+impl TopicRules {
+    /// What a topic's settings say; `None` when it may store as many bytes as it likes.
+    pub fn of(config: &TopicConfig) -> Option<TopicRules> {
+        let max_bytes = config.max_bytes?;
+        let slack = (max_bytes / 4).max(SLACK_BYTES_MIN);
+        Some(TopicRules { max_bytes, at_limit: config.on_full.into(), slack })
+    }
+}
+
 /// What an admission means for the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicRoom {
@@ -72,8 +84,8 @@ pub struct TopicLimit {
     slope: Bucket,
     /// When the first batch of this stretch met the limit, in nanoseconds + 1; 0 = none did.
     full_since_ns: AtomicU64,
-    /// Until the oldest segment's retention ends, in milliseconds; 0 = it never does.
-    edge_ms: AtomicU64,
+    /// When the oldest segment's retention ends, in milliseconds; `u64::MAX` = it never does.
+    edge_at_ms: AtomicU64,
     /// The oldest segment is protected: nothing goes.
     protected: AtomicBool,
     binding: Binding,
@@ -87,7 +99,7 @@ impl Default for TopicLimit {
             written: AtomicU64::new(0),
             slope: Bucket::unlimited(),
             full_since_ns: AtomicU64::new(0),
-            edge_ms: AtomicU64::new(0),
+            edge_at_ms: AtomicU64::new(u64::MAX),
             protected: AtomicBool::new(false),
             binding: Binding::default(),
         }
@@ -186,8 +198,8 @@ impl TopicLimit {
         now: Duration,
     ) {
         self.slope.set_rate(slope_bps, slope_bps, now);
-        self.edge_ms
-            .store(edge.map_or(0, |edge| u64::from(millis_up(edge)).max(1)), Ordering::Relaxed);
+        let at = edge.map_or(u64::MAX, |edge| wide_millis(now.saturating_add(edge)));
+        self.edge_at_ms.store(at, Ordering::Relaxed);
         self.protected.store(protected, Ordering::Relaxed);
     }
 
@@ -204,12 +216,24 @@ impl TopicLimit {
         Some(now.saturating_sub(Duration::from_nanos(since)))
     }
 
+    /// Until the retention edge and a moment beyond it, in which its segment goes; 0 = no time can be
+    /// named.
+    fn edge_ms(&self, now: Duration) -> u32 {
+        match self.edge_at_ms.load(Ordering::Relaxed) {
+            u64::MAX => 0,
+            at => {
+                let left = at.saturating_sub(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+                u32::try_from(left).unwrap_or(u32::MAX).max(DROP_RETRY_AFTER_MS)
+            }
+        }
+    }
+
     fn refuse_full(&self, observed: u64, rules: &TopicRules, now: Duration) -> Pushback {
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
         let since = &self.full_since_ns;
         let _ = since.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed);
         let held = self.held_for(now).unwrap_or(Duration::ZERO);
-        let edge_ms = u32::try_from(self.edge_ms.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let edge_ms = self.edge_ms(now);
         let protected = self.protected.load(Ordering::Relaxed);
         let (severity, retry_after_ms) = match rules.at_limit {
             AtLimit::DropOldest if !protected => (Severity::Hold, DROP_RETRY_AFTER_MS),
@@ -254,7 +278,11 @@ pub(super) fn throttle_from(rules: &TopicRules) -> u64 {
 }
 
 fn millis_up(time: Duration) -> u32 {
-    u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    u32::try_from(wide_millis(time)).unwrap_or(u32::MAX)
+}
+
+fn wide_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
