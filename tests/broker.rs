@@ -7,6 +7,8 @@ mod backlog;
 mod groups;
 #[path = "broker/limits.rs"]
 mod limits;
+#[path = "broker/pressure.rs"]
+mod pressure;
 #[path = "broker/produce_fetch.rs"]
 mod produce_fetch;
 #[path = "broker/quotas.rs"]

@@ -33,7 +33,7 @@ impl Backlogs {
     /// Puts everything in force.
     pub(super) fn begin(core: &Arc<Core>) -> Backlogs {
         let options = BacklogOptions::from(&core.options.flow);
-        let watch = BacklogWatch::new(options, Arc::clone(&core.flow.names));
+        let watch = BacklogWatch::new(options, Arc::clone(core.flow.pressure.names()));
         let mut begun = Backlogs { core: Arc::clone(core), watch, topics: Vec::new(), ticks: 0 };
         begun.tick();
         begun

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, CatalogTopic};
 use super::error::{CommitError, OpenError};
-use super::flow::{Board, DiskLevel, Facts, Flow, QuotaTable, Surroundings};
+use super::flow::{Board, DiskLevel, Facts, Flow, Paces, QuotaTable, Surroundings};
 use super::groups::Groups;
 use super::internal_log::{InternalId, InternalLog};
 use super::options::BrokerOptions;
@@ -46,6 +46,7 @@ pub(super) struct Core {
     pub(super) flow: Arc<Flow>,
     /// What groups committed.
     pub(super) board: Board,
+    pub(super) paces: std::sync::Mutex<Paces>,
     pub(super) metrics: BrokerMetrics,
     pub(super) phase: watch::Sender<Phase>,
     /// Closed by a task that died: writes are refused with the cause from then on.
@@ -86,7 +87,8 @@ impl Core {
         let producers = InternalLog::open(InternalId::PRODUCERS, &storage, &env, snapshot_bytes)?;
         let flow = Arc::new(open_flow(&options, catalog.machine(), &storage, &env)?);
         let topics = TopicTable::default();
-        topics.insert(open_topics(&storage, &flow, catalog.machine())?);
+        let now = env.clock.monotonic();
+        topics.insert(open_topics(&storage, &flow, catalog.machine(), now)?);
         let tombstones = catalog.machine().tombstones().collect();
         let board = Board::of(groups.machine(), env.clock.now(), env.clock.monotonic());
         let core = Core {
@@ -95,12 +97,13 @@ impl Core {
             producers: Mutex::new(ProducerIds::new(producers)),
             flow,
             board,
+            paces: std::sync::Mutex::default(),
             metrics: BrokerMetrics::default(),
             phase: watch::Sender::new(Phase::Running),
             fault: Latch::new(),
             topics_changed: Notify::new(),
             fetch_turn: AtomicUsize::new(0),
-            opened_at: env.clock.monotonic(),
+            opened_at: now,
             options,
             env,
             storage,
@@ -192,6 +195,7 @@ fn open_flow(
         machine_bytes: machine_bytes(),
         disk: options.disk,
         writers: storage.writers(),
+        pressure: options.pressure,
         now: env.clock.monotonic(),
     };
     Ok(Flow::new(options.flow, surroundings, QuotaTable::new(quotas)))
@@ -225,6 +229,7 @@ fn open_topics(
     storage: &LogDir,
     flow: &Flow,
     catalog: &Catalog,
+    now: Duration,
 ) -> Result<Vec<Arc<Topic>>, OpenError> {
     let mut jobs = Vec::new();
     let mut configs = Vec::new();
@@ -242,7 +247,8 @@ fn open_topics(
     let mut handles = open_all(storage, flow, &jobs).into_iter();
     let topic = |(id, topic, config): (TopicId, &CatalogTopic, TopicConfig)| {
         let partitions = handles.by_ref().take(topic.partitions as usize).collect();
-        Arc::new(Topic::new(topic.name.clone(), id, config, partitions))
+        let limits = flow.topic(topic.name.clone(), now);
+        Arc::new(Topic::new(limits, id, config, partitions))
     };
     let topics: Vec<_> = configs.into_iter().map(topic).collect();
     info!("{} topics with {} partitions are open", topics.len(), jobs.len());

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use crate::types::{
     ConfigError, ErrorKind, Offset, PartitionId, ProducerEpoch, Pushback, QuotaEntity, QuotaError,
+    TopicName,
 };
 
 /// Why a broker did not open.
@@ -77,12 +78,25 @@ pub enum QuotaChangeError {
     Commit(#[from] CommitError),
 }
 
+/// A change of a topic that is the broker's own.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("topic {0} belongs to the broker, as do all names that begin with __: it can only be read")]
+pub struct ReservedTopic(pub TopicName);
+
+/// Refuses names that are the broker's own.
+pub(super) fn refuse_reserved(name: &TopicName) -> Result<(), ReservedTopic> {
+    if name.is_reserved() { Err(ReservedTopic(name.clone())) } else { Ok(()) }
+}
+
 /// Why a topic was not created.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CreateTopicError {
+    /// The name is of the kind that the broker keeps for itself.
+    #[error(transparent)]
+    Reserved(#[from] ReservedTopic),
     /// The name is taken.
     #[error("topic {0} exists already")]
-    Exists(crate::types::TopicName),
+    Exists(TopicName),
     /// A topic has at least one partition.
     #[error("a topic needs at least one partition")]
     NoPartitions,
@@ -107,6 +121,9 @@ pub enum CreateTopicError {
 /// Why a topic was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AlterTopicError {
+    /// It is one of the broker's own.
+    #[error(transparent)]
+    Reserved(#[from] ReservedTopic),
     /// No such topic.
     #[error("no such topic")]
     NotFound,
@@ -140,6 +157,9 @@ pub enum AlterTopicError {
 /// Why a topic was not deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DeleteTopicError {
+    /// It is one of the broker's own.
+    #[error(transparent)]
+    Reserved(#[from] ReservedTopic),
     /// No such topic.
     #[error("no such topic")]
     NotFound,
@@ -151,6 +171,9 @@ pub enum DeleteTopicError {
 /// Why a batch was not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProduceError {
+    /// The topic is one of the broker's own.
+    #[error(transparent)]
+    Reserved(#[from] ReservedTopic),
     /// A limit refused it; the value says which, for how long and with what effects.
     #[error("{0}")]
     Pushback(Pushback),
@@ -331,6 +354,7 @@ impl CreateTopicError {
     /// What the caller does about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            CreateTopicError::Reserved(_) => ErrorKind::Invalid,
             CreateTopicError::Exists(_) => ErrorKind::NotFound,
             CreateTopicError::NoPartitions
             | CreateTopicError::Limit { .. }
@@ -344,6 +368,7 @@ impl AlterTopicError {
     /// What the caller does about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            AlterTopicError::Reserved(_) => ErrorKind::Invalid,
             AlterTopicError::NotFound => ErrorKind::NotFound,
             AlterTopicError::Setting(_)
             | AlterTopicError::Config(_)
@@ -358,6 +383,7 @@ impl DeleteTopicError {
     /// What the caller does about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            DeleteTopicError::Reserved(_) => ErrorKind::Invalid,
             DeleteTopicError::NotFound => ErrorKind::NotFound,
             DeleteTopicError::Commit(e) => e.kind(),
         }
@@ -368,6 +394,7 @@ impl ProduceError {
     /// What the caller does about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            ProduceError::Reserved(_) => ErrorKind::Invalid,
             ProduceError::Pushback(_) => ErrorKind::Throttle,
             ProduceError::TopicNotFound | ProduceError::PartitionNotFound(_) => ErrorKind::NotFound,
             ProduceError::InvalidBatch { .. }

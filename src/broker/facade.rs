@@ -11,6 +11,8 @@ use super::flow::{ConnectionFlow, Flow, Identity, Opening, PublisherGrant, Wake}
 use super::housekeeping::{divide_quotas, note_materialised, tick_flow};
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
+use super::pressure::{follow_groups, follow_pressure};
+use super::pressure_topic::tell_pressure;
 use super::request::ShutdownMode;
 use super::space::{hold_limits, watch_disk};
 use super::topic::Topic;
@@ -106,6 +108,11 @@ impl Broker {
         lifecycle.run("limits of topics", hold_limits(Arc::clone(&core)));
         lifecycle.run("backlog limits", Backlogs::begin(&core).run());
         lifecycle.run("quotas", divide_quotas(Arc::clone(&core)));
+        lifecycle.run("pressure", follow_pressure(Arc::clone(&core)));
+        lifecycle.run("pace of groups", follow_groups(Arc::clone(&core)));
+        if core.options.pressure.topic {
+            lifecycle.run("pressure topic", tell_pressure(Arc::clone(&core)));
+        }
         lifecycle.run("marks of written partitions", note_materialised(Arc::clone(&core)));
         if !tombstones.is_empty() {
             drop(tokio::spawn(purge_tombstones(Arc::clone(&core), tombstones)));
@@ -127,7 +134,7 @@ impl Broker {
 
     /// The limits of a new connection. Put them into its requests.
     pub fn connect(&self, identity: Identity) -> ConnectionFlow {
-        self.core().flow.connect(identity)
+        self.core().flow.connect(identity, self.monotonic())
     }
 
     /// A new publisher of a topic. `wake` is told when it waits and may perhaps send.

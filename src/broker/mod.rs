@@ -17,9 +17,12 @@ pub mod groups;
 mod housekeeping;
 mod internal_log;
 mod lifecycle;
+mod metric_values;
 mod names;
 mod offsets;
 mod options;
+mod pressure;
+mod pressure_topic;
 mod produce;
 mod producer_ids;
 mod quotas;
@@ -33,7 +36,7 @@ mod topics;
 pub use coordinator::GroupHandle;
 pub use error::{
     AlterTopicError, CommitError, CreateTopicError, DeleteTopicError, FetchError,
-    InitProducerError, OpenError, ProduceError, QuotaChangeError, TrimError,
+    InitProducerError, OpenError, ProduceError, QuotaChangeError, ReservedTopic, TrimError,
 };
 pub use facade::Broker;
 pub use internal_log::InternalId;

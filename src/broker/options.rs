@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::{DiskOptions, FlowOptions};
+use super::flow::{DiskOptions, FlowOptions, PressureOptions};
 use super::groups::GroupOptions;
 use crate::storage::StorageOptions;
 
@@ -24,6 +24,8 @@ pub struct BrokerOptions {
     pub flow: FlowOptions,
     /// Levels of the disk.
     pub disk: DiskOptions,
+    /// What is known and told of who is limited.
+    pub pressure: PressureOptions,
     /// How much of everything may exist.
     pub limits: LimitOptions,
     /// Consumer groups.
@@ -73,6 +75,7 @@ impl Default for BrokerOptions {
             storage: StorageOptions::default(),
             flow: FlowOptions::default(),
             disk: DiskOptions::default(),
+            pressure: PressureOptions::default(),
             limits: LimitOptions::default(),
             groups: GroupOptions::default(),
             housekeeping: HousekeepingOptions::default(),

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::core::{Core, Phase};
-use super::error::ProduceError;
+use super::error::{ProduceError, refuse_reserved};
 use super::facade::Broker;
 use super::flow::{Ask, Level, Outcome, Ticket, TopicRules};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
 use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
-use crate::types::{Acks, PartitionHealth, Pushback};
+use crate::types::{Acks, PartitionHealth, Pushback, TopicId};
 
 /// A batch between admission and answer. What it was admitted with ends with it.
 struct PendingProduce {
@@ -52,8 +52,12 @@ impl Broker {
     fn produce_batch(&self, request: ProduceRequest, done: Box<dyn ProduceDone>, queue: Queue) {
         let core = self.core();
         core.metrics.produce_requests.increment();
+        let (topic, embedded) = (request.topic, request.connection.is_none());
         if let Err((error, done)) = produce(core, request, done, queue) {
             core.metrics.produce_refused.increment();
+            if let ProduceError::Pushback(told) = &error {
+                note_refusal(core, topic, embedded, told);
+            }
             done.done(Err(error));
         }
     }
@@ -74,6 +78,13 @@ impl Broker {
     }
 }
 
+/// Tells who is limited now.
+fn note_refusal(core: &Core, topic: TopicId, embedded: bool, told: &Pushback) {
+    if let Some(topic) = core.topics.by_id(topic) {
+        core.flow.note_refusal(&topic.flow, embedded, told, core.env.clock.monotonic());
+    }
+}
+
 type Refused = (ProduceError, Box<dyn ProduceDone>);
 /// One of the two ways into a partition's queue.
 type Queue = fn(&Partition, Append) -> Result<(), Append>;
@@ -88,6 +99,7 @@ fn produce(
         Ok(admitted) => admitted,
         Err(error) => return Err((error, done)),
     };
+    core.flow.note_admission(&topic.flow, request.connection.is_none(), ticket.since());
     let pending = PendingProduce { core: Arc::clone(core), ticket, done };
     let log = match partition.log() {
         Ok(log) => log,
@@ -113,6 +125,7 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         return Err(ProduceError::Pushback(Pushback::draining()));
     }
     let topic = core.topics.by_id(request.topic).ok_or(ProduceError::TopicNotFound)?;
+    refuse_reserved(topic.name())?;
     let partition = topic
         .partition(request.partition)
         .ok_or(ProduceError::PartitionNotFound(request.partition))?;

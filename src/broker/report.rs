@@ -1,9 +1,15 @@
 //! What the broker says about itself: cluster info, pressure, metrics.
 
+use std::collections::BTreeMap;
+
 use super::facade::Broker;
-use super::flow::DiskLevel;
+use super::flow::{Cause, DiskLevel, limited_totals};
+use super::metric_values::values;
 use crate::metrics::{Counter, Histogram, Reading, Sheet};
-use crate::types::{ClusterInfo, LimitUse, PressureReport, PushbackCode, PushbackScope};
+use crate::types::{
+    ClusterInfo, Entity, EntityKind, GroupId, LimitUse, PressureQuery, PressureReport,
+    PushbackCode, PushbackScope, Timestamp, WhyReport,
+};
 
 /// Numbers the broker itself counts.
 #[derive(Debug, Default)]
@@ -16,7 +22,15 @@ pub(super) struct BrokerMetrics {
     pub(super) fetch_requests: Counter,
     pub(super) fetch_bytes: Counter,
     pub(super) dropped_bytes: Counter,
+    pub(super) pressure_events_missed: Counter,
 }
+
+/// Most entries of who is limited in one report: bounds the answer's bytes.
+const LIMITED_MAX: u32 = 1_000;
+/// Most events in one report.
+const EVENTS_MAX: usize = 1_000;
+/// Clients of which metrics tell: those that were limited longest.
+const CLIENTS_MAX: usize = 100;
 
 impl Broker {
     /// Identity, addresses and state of the broker.
@@ -39,13 +53,52 @@ impl Broker {
         core.fault.cause().map(str::to_owned).or_else(|| core.storage.latched())
     }
 
-    /// Every limit with its use, the binding ones first.
+    /// What limits whom, as far as nobody asks for more: see [`Broker::pressure_of`].
     pub fn pressure(&self) -> PressureReport {
+        self.pressure_of(PressureQuery::default())
+    }
+
+    /// What limits whom, right now.
+    pub fn pressure_of(&self, query: PressureQuery) -> PressureReport {
+        let core = self.core();
+        let now = core.env.clock.monotonic();
         let mut limits = self.pool_limits();
         limits.push(self.disk_limit());
         limits.extend(self.topic_limits());
         limits.sort_by_key(|limit| limit.action.is_none());
-        PressureReport { limits }
+        let limited_max = query.limited_max.min(LIMITED_MAX) as usize;
+        let (limited, limited_left_off) = core.flow.pressure.graph(now).limited(limited_max);
+        let events = match query.history_ms {
+            0 => Vec::new(),
+            ms => {
+                let from = Timestamp(core.env.clock.now().0.saturating_sub(i64::from(ms)));
+                core.flow.pressure.events().since(from, EVENTS_MAX)
+            }
+        };
+        let metrics = if query.metrics { values(&self.metrics()) } else { Vec::new() };
+        let disk = core.flow.disk_pressure();
+        PressureReport { limits, limited, limited_left_off, disk, events, metrics }
+    }
+
+    /// Who makes `target` wait; `None` when there is no such thing.
+    pub async fn why(&self, target: &Entity) -> Option<WhyReport> {
+        let now = self.monotonic();
+        let pressure = &self.core().flow.pressure;
+        let is_known = pressure.graph(now).node(target).is_some();
+        if !is_known && !self.is_group(target).await {
+            return None;
+        }
+        Some(pressure.why(target, now))
+    }
+
+    /// Whether it is a group that has offsets, though nobody reads for it now.
+    async fn is_group(&self, target: &Entity) -> bool {
+        match target.name.parse() {
+            Ok(group) if target.kind == EntityKind::Group => {
+                self.groups().describe(group).await.is_ok()
+            }
+            _ => false,
+        }
     }
 
     /// All numbers under their names.
@@ -72,6 +125,11 @@ impl Broker {
                 "stoplog_dropped_bytes_total",
                 "Bytes dropped by drop_oldest.",
                 &metrics.dropped_bytes,
+            ),
+            (
+                "stoplog_pressure_events_missed_total",
+                "Events that __pressure never got.",
+                &metrics.pressure_events_missed,
             ),
         ];
         for (name, help, counter) in counters {
@@ -105,7 +163,65 @@ impl Broker {
         for (name, help, value) in gauges {
             sheet.push(name, help, Reading::Gauge(value));
         }
+        self.pressure_metrics(&mut sheet);
         sheet
+    }
+
+    /// Who was limited for how long, and what callers were told.
+    fn pressure_metrics(&self, sheet: &mut Sheet) {
+        let core = self.core();
+        let now = core.env.clock.monotonic();
+        let totals = limited_totals(core.flow.pressure.registry(), CLIENTS_MAX, now);
+        for (entity, cause, ms) in totals {
+            let labels = vec![("entity", entity.to_string()), ("cause", Cause::name(cause).into())];
+            let seconds = Reading::Counter(ms / 1_000);
+            let help = "Seconds in which a cause limited an entity.";
+            sheet.push_of("stoplog_limited_seconds_total", help, labels, seconds);
+        }
+        sheet.push(
+            "stoplog_retry_after_ms",
+            "How long refused callers were told to wait.",
+            Reading::Histogram(core.flow.pressure.retry_after_ms()),
+        );
+        if let Some(seconds) = core.flow.disk_pressure().seconds_to_full {
+            let help = "When the disk will be full if it goes on so.";
+            sheet.push("stoplog_disk_seconds_to_full", help, Reading::Gauge(seconds));
+        }
+        for (writer, verdict) in core.flow.verdicts().iter().enumerate() {
+            let labels = vec![("writer", writer.to_string())];
+            let help = "Bytes a log writer may have under way, as decided last.";
+            let window = Reading::Gauge(verdict.window);
+            sheet.push_of("stoplog_writer_window_bytes", help, labels, window);
+        }
+        self.group_metrics(sheet);
+        for quota in self.quotas(None) {
+            let would: u64 = quota.used.iter().map(|used| used.would_throttle).sum();
+            let labels = vec![("quota", quota.entity.to_string())];
+            let help = "Refusals that a dry run of a quota would have made.";
+            let reading = Reading::Counter(would);
+            sheet.push_of("stoplog_quota_would_throttle_total", help, labels, reading);
+        }
+    }
+
+    /// How groups keep up.
+    fn group_metrics(&self, sheet: &mut Sheet) {
+        let mut wanted: BTreeMap<GroupId, u64> = BTreeMap::new();
+        for pace in self.core().group_paces() {
+            let labels = vec![("group", pace.group.to_string()), ("topic", pace.topic.to_string())];
+            let seconds = Reading::Gauge(pace.lag.as_secs());
+            let help = "Age of the first record that a group has not committed.";
+            sheet.push_of("stoplog_group_lag_seconds", help, labels, seconds);
+            if let Some(desired) = pace.desired {
+                let most = wanted.entry(pace.group).or_default();
+                *most = desired.max(*most);
+            }
+        }
+        for (group, desired) in wanted {
+            let labels = vec![("group", group.to_string())];
+            let help = "Consumers a group needs to keep up, by what comes in and what one reads.";
+            let reading = Reading::Gauge(desired);
+            sheet.push_of("stoplog_group_desired_consumers", help, labels, reading);
+        }
     }
 
     fn pool_limits(&self) -> Vec<LimitUse> {

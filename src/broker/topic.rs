@@ -36,7 +36,7 @@ pub struct PartitionHandle {
 
 impl Topic {
     pub(super) fn new(
-        name: TopicName,
+        flow: TopicFlow,
         id: TopicId,
         config: TopicConfig,
         partitions: Vec<Arc<PartitionHandle>>,
@@ -45,7 +45,7 @@ impl Topic {
             id,
             config: ArcSwap::from_pointee(config),
             partitions: ArcSwap::from_pointee(partitions),
-            flow: Arc::new(TopicFlow::new(name)),
+            flow: Arc::new(flow),
         };
         topic.measure();
         topic

@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 use super::catalog::{Catalog, CatalogRecord, StoredConfig};
 use super::core::{Core, check_share};
-use super::error::{AlterTopicError, CommitError, CreateTopicError, DeleteTopicError};
+use super::error::{
+    AlterTopicError, CommitError, CreateTopicError, DeleteTopicError, refuse_reserved,
+};
 use super::facade::Broker;
 use super::internal_log::InternalLog;
 use super::request::NewTopic;
@@ -28,6 +30,7 @@ impl Broker {
     /// Makes a topic. Its one record is durable when this returns; files come with the first
     /// append to a partition.
     pub async fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+        refuse_reserved(&new.name)?;
         let core = Arc::clone(self.core());
         let made = uncancelled(async move { create(&core, new).await }).await;
         made.unwrap_or(Err(CreateTopicError::Commit(CommitError::Closed)))
@@ -39,6 +42,7 @@ impl Broker {
         name: &TopicName,
         changes: Vec<(String, String)>,
     ) -> Result<Arc<Topic>, AlterTopicError> {
+        refuse_reserved(name)?;
         let (core, name) = (Arc::clone(self.core()), name.clone());
         let altered = uncancelled(async move { alter(&core, &name, &changes).await }).await;
         altered.unwrap_or(Err(AlterTopicError::Commit(CommitError::Closed)))
@@ -50,6 +54,7 @@ impl Broker {
         name: &TopicName,
         partitions: u32,
     ) -> Result<Arc<Topic>, AlterTopicError> {
+        refuse_reserved(name)?;
         let (core, name) = (Arc::clone(self.core()), name.clone());
         let grown = uncancelled(async move { grow(&core, &name, partitions).await }).await;
         grown.unwrap_or(Err(AlterTopicError::Commit(CommitError::Closed)))
@@ -58,6 +63,7 @@ impl Broker {
     /// Deletes a topic. Nobody finds it any more when this returns, whatever crashes; its files go
     /// in the background.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), DeleteTopicError> {
+        refuse_reserved(name)?;
         let (core, name) = (Arc::clone(self.core()), name.clone());
         let deleted = uncancelled(async move { delete(&core, &name).await }).await;
         deleted.unwrap_or(Err(DeleteTopicError::Commit(CommitError::Closed)))
@@ -113,7 +119,11 @@ pub(super) async fn uncancelled<T: Send + 'static>(
     ended.map_err(|e| tracing::error!("a change of the broker's state died: {e}")).ok()
 }
 
-async fn create(core: &Arc<Core>, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+/// Makes a topic, whatever its name.
+pub(super) async fn create(
+    core: &Arc<Core>,
+    new: NewTopic,
+) -> Result<Arc<Topic>, CreateTopicError> {
     let NewTopic { name, partitions, config } = new;
     if partitions == 0 {
         return Err(CreateTopicError::NoPartitions);
@@ -141,7 +151,8 @@ async fn create(core: &Arc<Core>, new: NewTopic) -> Result<Arc<Topic>, CreateTop
     };
     catalog.commit(&[record]).await?;
     let handles = core.open_new(id, 0..partitions, &config);
-    let topic = Arc::new(Topic::new(name, id, config, handles));
+    let limits = core.flow.topic(name, core.env.clock.monotonic());
+    let topic = Arc::new(Topic::new(limits, id, config, handles));
     core.topics.insert([Arc::clone(&topic)]);
     core.topics_changed.notify_one();
     core.flow.over_limit.notify_one();

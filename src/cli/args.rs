@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::{
     bench, completions, config, consume, demo, doctor, dump, explain, group, inspect, load,
-    pressure, produce, quota, serve, topic, verify,
+    pressure, produce, quota, serve, topic, verify, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -59,6 +59,8 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Show what limits whom, right now.
     Pressure(pressure::PressureArgs),
+    /// Show who makes whom wait: the way to the root, what to do, and until when.
+    Why(why::WhyArgs),
     /// Set, list, describe and remove quotas: who may use how much.
     Quota(quota::QuotaArgs),
     /// Print what one file of a data directory says.

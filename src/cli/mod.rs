@@ -34,6 +34,7 @@ mod serve;
 mod topic;
 mod verify;
 mod version;
+mod why;
 
 use std::process::ExitCode;
 
@@ -73,6 +74,7 @@ fn dispatch(command: Command, out: &mut Output) -> CommandResult {
         Command::Dump(args) => dump::run(&args, out),
         Command::Load(args) => load::run(&args, out),
         Command::Pressure(args) => pressure::run(&args, out),
+        Command::Why(args) => why::run(&args, out),
         Command::Quota(args) => quota::run(&args, out),
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Verify(args) => verify::run(&args, out),

@@ -26,7 +26,11 @@ enum Verb {
     Create(Create),
     /// List all topics.
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Also the broker's own, whose names begin with __.
+        #[arg(short, long)]
+        all: bool,
+    },
     /// Show settings and partitions of topics.
     #[command(visible_alias = "get")]
     Describe {
@@ -114,7 +118,7 @@ pub fn run(args: &TopicArgs, out: &mut Output) -> CommandResult {
         let admin = client.admin();
         match &args.verb {
             Verb::Create(args) => create(&admin, args, out).await,
-            Verb::Ls => list(&admin, out).await,
+            Verb::Ls { all } => list(&admin, *all, out).await,
             Verb::Describe { names } => describe(&admin, names, out).await,
             Verb::Alter(args) => alter(&admin, args, out).await,
             Verb::Delete(args) => delete(&admin, args, out).await,
@@ -169,9 +173,12 @@ async fn create(admin: &Admin, args: &Create, out: &mut Output) -> CommandResult
     }
 }
 
-async fn list(admin: &Admin, out: &mut Output) -> CommandResult {
+async fn list(admin: &Admin, all: bool, out: &mut Output) -> CommandResult {
     let mut table = Table::new(&["TOPIC", "PARTITIONS", "ID"]);
     for topic in admin.list_topics().await? {
+        if topic.name.is_reserved() && !all {
+            continue;
+        }
         table.row([topic.name.to_string(), topic.partitions.to_string(), topic.id.to_string()]);
         out.json(&json!({
             "topic": topic.name, "topic_id": topic.id, "partitions": topic.partitions,

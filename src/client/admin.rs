@@ -8,12 +8,12 @@ use crate::protocol::native::list_offsets::{self, Found, OffsetSpec, Query};
 use crate::protocol::native::{
     ErrorAnswer, cluster_info, group_committed, group_delete, group_describe, group_list,
     group_reset, partitions_add, pressure, quota_delete, quota_list, quota_set, topic_alter,
-    topic_create, topic_delete, topic_describe, topic_list, trim,
+    topic_create, topic_delete, topic_describe, topic_list, trim, why,
 };
 use crate::types::{
-    ClusterInfo, GroupDescription, GroupId, GroupListing, Offset, OffsetReset, PartitionId,
-    PressureReport, QuotaDescription, QuotaEntity, QuotaError, QuotaLimits, TopicDescription,
-    TopicId, TopicName, TopicPartition,
+    ClusterInfo, Entity, GroupDescription, GroupId, GroupListing, Offset, OffsetReset, PartitionId,
+    PressureQuery, PressureReport, QuotaDescription, QuotaEntity, QuotaError, QuotaLimits,
+    TopicDescription, TopicId, TopicName, TopicPartition, WhyReport,
 };
 
 pub use crate::protocol::native::group_reset::Move;
@@ -297,8 +297,14 @@ fn not_understood(error: QuotaError) -> ClientError {
 /// The broker.
 impl Admin {
     /// What limits whom, right now.
-    pub async fn pressure(&self) -> Result<PressureReport, ClientError> {
-        Ok(self.core.call_again(&pressure::Request {}).await?.report)
+    pub async fn pressure(&self, query: PressureQuery) -> Result<PressureReport, ClientError> {
+        Ok(self.core.call_again(&pressure::Request::from(query)).await?.report)
+    }
+
+    /// Who makes `target` wait, what to do about it, and until when.
+    pub async fn why(&self, target: Entity) -> Result<WhyReport, ClientError> {
+        let Entity { kind, name } = target;
+        Ok(self.core.call_again(&why::Request { kind, name }).await?.report)
     }
 
     /// Ids, addresses and version.

@@ -1,6 +1,6 @@
 //! Counters, gauges and histograms that cost an atomic each, and the names they are shown under.
-//! Deliberately absent: an exporter, labels, and any lock; front ends walk a [`Sheet`] and render
-//! it their own way.
+//! Deliberately absent: an exporter, and any lock; front ends walk a [`Sheet`] and render it their
+//! own way.
 
 mod counter;
 mod histogram;

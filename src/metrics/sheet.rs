@@ -18,6 +18,9 @@ pub enum Reading {
 pub struct Metric {
     /// `stoplog_<what>_<unit>[_total]`, as Prometheus names metrics.
     pub name: &'static str,
+    /// What it is of, when there are several of the name: bounded sets only, such as topics, never
+    /// connections.
+    pub labels: Vec<(&'static str, String)>,
     /// One line that says what it counts.
     pub help: &'static str,
     /// Its value.
@@ -53,8 +56,19 @@ impl Sheet {
 
     /// Adds a value that is kept elsewhere.
     pub fn push(&mut self, name: &'static str, help: &'static str, reading: Reading) {
+        self.push_of(name, help, Vec::new(), reading);
+    }
+
+    /// Adds one of several values of the same name.
+    pub fn push_of(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: Vec<(&'static str, String)>,
+        reading: Reading,
+    ) {
         assert!(name.starts_with("stoplog_"), "{name} lacks the prefix");
-        self.metrics.push(Metric { name, help, reading });
+        self.metrics.push(Metric { name, labels, help, reading });
     }
 
     /// All metrics, in the order they were added.

@@ -151,13 +151,6 @@ pub struct LimitUse {
     pub refused: u64,
 }
 
-/// What limits whom, right now.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PressureReport {
-    /// Every limit with its use, the binding ones first.
-    pub limits: Vec<LimitUse>,
-}
-
 /// The broker itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterInfo {

@@ -85,7 +85,7 @@ error_codes! {
     108 InvalidRequest Invalid "A field of the request has a value that is not allowed."
         "The message names the field."
     109 InvalidName Invalid "The name is not allowed."
-        "Topic names are 1 to 249 of a-z A-Z 0-9 . _ - and not \".\" or \"..\"; group names have no control characters."
+        "Topic names are 1 to 249 of a-z A-Z 0-9 . _ - and not \".\" or \"..\"; those that begin with __ are the broker's own and can only be read. Group names have no control characters."
     110 InvalidConfig Invalid "A setting is unknown or its value does not fit."
         "The message names the setting and what fits; `stoplog topic describe` shows all settings."
     111 Unsupported Invalid "This version does not do that yet."

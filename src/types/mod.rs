@@ -18,7 +18,7 @@ pub use acks::{Acks, DurabilityLevel};
 pub use class::{Class, ClassError};
 pub use describe::{
     ClusterInfo, CommittedOffset, GroupDescription, GroupListing, LimitUse, MemberDescription,
-    PartitionDescription, PartitionHealth, PressureReport, TopicDescription,
+    PartitionDescription, PartitionHealth, TopicDescription,
 };
 pub use error_code::{ErrorCode, ErrorKind};
 pub use group::{Assignor, GroupState, OffsetReset};
@@ -27,8 +27,8 @@ pub use ids::{
 };
 pub use name::{GroupId, InvalidName, TopicName};
 pub use pressure::{
-    CauseShare, DiskPressure, Entity, EntityKind, InvalidEntityKind, Limited, PressureEvent,
-    WhyReport, WhyStep,
+    CauseShare, DiskPressure, Entity, EntityKind, InvalidEntityKind, Limited, MetricValue,
+    PressureEvent, PressureQuery, PressureReport, WhyReport, WhyStep,
 };
 pub use pushback::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
 pub use quantity::{InvalidQuantity, format_bytes, format_duration, parse_bytes, parse_duration};

@@ -41,6 +41,12 @@ impl TopicName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is the name of a topic of the broker's own: those begin with `__`. Users read
+    /// them and change nothing.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with("__")
+    }
 }
 
 fn check(text: &str) -> Result<(), InvalidName> {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{LimitUse, Timestamp};
 
 /// Kinds of things that limit or are limited. The numbers are the wire's and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,6 +183,23 @@ pub struct PressureEvent {
     pub retry_after_ms: u32,
 }
 
+impl fmt::Display for PressureEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PressureEvent { entity, from, to, observed, limit, unit, retry_after_ms, .. } = self;
+        if to == "none" {
+            return write!(f, "{entity} is no longer limited by {from}");
+        }
+        write!(f, "{entity} is limited by {to}")?;
+        if *limit > 0 {
+            write!(f, ": {observed} of {limit} {unit}")?;
+        }
+        match retry_after_ms {
+            0 => Ok(()),
+            ms => write!(f, ", again in {ms} ms"),
+        }
+    }
+}
+
 /// One step from who waits to who makes it wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyStep {
@@ -215,6 +232,52 @@ pub struct WhyReport {
     pub advice: String,
     /// In how many milliseconds it ends by itself, where that is known.
     pub until_ms: Option<u64>,
+}
+
+/// One number of the broker. Of a histogram there are its `_count`, its `_sum`, and its quantiles
+/// under the label `quantile`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricValue {
+    /// As Prometheus names metrics.
+    pub name: String,
+    /// What it is of.
+    pub labels: Vec<(String, String)>,
+    /// Its value.
+    pub value: u64,
+}
+
+/// How much a report is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PressureQuery {
+    /// Most entries of who is limited; at most 1,000 are told.
+    pub limited_max: u32,
+    /// How far back events are told, in milliseconds; 0 = none.
+    pub history_ms: u32,
+    /// Whether every number the broker counts is told too.
+    pub metrics: bool,
+}
+
+impl Default for PressureQuery {
+    fn default() -> PressureQuery {
+        PressureQuery { limited_max: 100, history_ms: 0, metrics: false }
+    }
+}
+
+/// What limits whom, right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PressureReport {
+    /// Every limit with its use, the binding ones first.
+    pub limits: Vec<LimitUse>,
+    /// Who is limited or was in the last minute: first who is now.
+    pub limited: Vec<Limited>,
+    /// How many more there are.
+    pub limited_left_off: u32,
+    /// The disk.
+    pub disk: DiskPressure,
+    /// What came and went in the time asked for, oldest first; the newest 1,000.
+    pub events: Vec<PressureEvent>,
+    /// Every number the broker counts, when they were asked for.
+    pub metrics: Vec<MetricValue>,
 }
 
 #[cfg(test)]

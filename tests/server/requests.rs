@@ -8,8 +8,8 @@ use stoplog::protocol::native::{
     topic_alter, topic_create, topic_describe, topic_list, trim,
 };
 use stoplog::types::{
-    Acks, Durability, DurabilityLevel, ErrorCode, Offset, PartitionId, Timestamp, TopicId,
-    TopicName,
+    Acks, Durability, DurabilityLevel, ErrorCode, Offset, PartitionId, PressureQuery, Timestamp,
+    TopicId, TopicName,
 };
 
 use super::peer::{Peer, Site, base_offsets, batch, greeting, unstamped};
@@ -221,6 +221,7 @@ async fn the_broker_tells_about_itself() {
     let mut peer = site.peer().await;
     let info = peer.call(&cluster_info::Request {}).await.expect("told").info;
     assert_eq!(info.cluster_id, site.broker.cluster_info().cluster_id);
-    let report = peer.call(&pressure::Request {}).await.expect("told").report;
+    let ask = pressure::Request::from(PressureQuery::default());
+    let report = peer.call(&ask).await.expect("told").report;
     assert!(!report.limits.is_empty());
 }

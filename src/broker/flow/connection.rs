@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Chain, ConnectionShare, Cost, Direction, LevelHold, QuotaRefusal, QuotaTree, Scope, Subject,
+    Chain, ConnectionShare, Cost, Direction, LevelHold, Parties, QuotaRefusal, QuotaTree, Scope,
+    Subject,
 };
 use crate::types::{GroupId, Resource, TopicName};
 
@@ -50,6 +51,7 @@ struct State {
     identity: Identity,
     share: ConnectionShare,
     quotas: Arc<QuotaTree>,
+    parties: Parties,
     chains: Mutex<Chains>,
     /// Groups it has a member in.
     joined: Mutex<Vec<GroupId>>,
@@ -68,10 +70,15 @@ const CHAINS_MAX: usize = 1_024;
 
 impl ConnectionFlow {
     /// A connection of `identity`.
-    pub fn new(identity: Identity, share: ConnectionShare, quotas: Arc<QuotaTree>) -> Self {
+    pub fn new(
+        identity: Identity,
+        share: ConnectionShare,
+        quotas: Arc<QuotaTree>,
+        parties: Parties,
+    ) -> Self {
         let chains = Mutex::default();
         let joined = Mutex::default();
-        ConnectionFlow(Arc::new(State { identity, share, quotas, chains, joined }))
+        ConnectionFlow(Arc::new(State { identity, share, quotas, parties, chains, joined }))
     }
 
     /// It has a member in the group: it said so by a heartbeat.
@@ -98,6 +105,11 @@ impl ConnectionFlow {
 
     fn joined(&self) -> std::sync::MutexGuard<'_, Vec<GroupId>> {
         self.0.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is told of when it, its publishers or its subscriptions are limited.
+    pub fn parties(&self) -> &Parties {
+        &self.0.parties
     }
 
     /// Its share of the pool for bytes in flight.

@@ -4,6 +4,7 @@
 //! It does no I/O and owns no task. What a batch passes is atomics; what is decided is decided by
 //! whoever ticks. Deliberately absent: how anybody waits.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,19 +13,19 @@ use tokio::sync::Notify;
 use super::tick::{Ticking, mask};
 use super::{
     BacklogGate, Cause, ConnectionFlow, ControllerOptions, DiskGauge, DiskOptions, DiskWatch, Edge,
-    Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, Names, Offer, Pool,
-    PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, Seat, Seats, Share, TopicLimit, Wake,
-    WriterGauge,
+    Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, Offer, Parties, Party, Pool,
+    Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, Seat, Seats,
+    Share, TopicLimit, Wake, WriterGauge,
 };
 use crate::metrics::Counter;
-use crate::types::{Class, PushbackScope, TopicName};
+use crate::types::{Class, DiskPressure, Entity, EntityKind, PushbackScope, TopicName};
 
 /// All limits of one broker.
 pub struct Flow {
     /// Its settings.
     pub options: FlowOptions,
-    /// Names in causes.
-    pub names: Arc<Names>,
+    /// What limits whom.
+    pub pressure: Arc<Pressure>,
     /// Bytes of batches between admission and answer.
     pub pool: Pool,
     /// Bytes of answers between planning and sending.
@@ -40,6 +41,8 @@ pub struct Flow {
     /// Free space.
     pub disk: DiskGauge,
     disk_watch: Mutex<DiskWatch>,
+    /// Connections since the start: the number in their names.
+    connections: AtomicU64,
     /// Somebody met the end of the disk, or the next level's mark.
     pub look_at_disk: Notify,
     /// A topic refuses, or is over its limit and drops its oldest segments.
@@ -56,6 +59,8 @@ pub struct Surroundings {
     pub machine_bytes: Option<u64>,
     /// Rules of the data directory's disk.
     pub disk: DiskOptions,
+    /// What is known of who is limited.
+    pub pressure: PressureOptions,
     /// Number of log writers.
     pub writers: usize,
     /// The time now.
@@ -71,6 +76,8 @@ pub struct TopicFlow {
     pub limit: TopicLimit,
     /// Groups that must not fall further behind.
     pub backlog: BacklogGate,
+    /// Told of when the topic's own limits, or a group's backlog, refuse.
+    pub party: Arc<Party>,
 }
 
 /// The limits of one partition.
@@ -96,25 +103,29 @@ pub struct Opening {
 impl Flow {
     /// Limits of which nothing is used yet.
     pub fn new(options: FlowOptions, surroundings: Surroundings, quotas: QuotaTable) -> Flow {
-        let names = Arc::<Names>::default();
+        let now = surroundings.now;
+        let pressure = Arc::new(Pressure::new(surroundings.pressure, now));
         let pool = Pool::new(options, surroundings.machine_bytes);
         let controllers = controller_options(&options, pool.limit());
         let ticking = Ticking::new(controllers, surroundings.writers, surroundings.now);
         let writer = |_| WriterGauge::new(ticking.window());
-        let quotas = QuotaTree::new(QuotaOptions::default(), Arc::clone(&names), quotas);
+        let quotas = QuotaTree::new(QuotaOptions::default(), Arc::clone(pressure.names()), quotas);
         let quotas = Arc::new(quotas);
         let share = pool.connection_share();
+        let identity = Identity::embedded();
+        let parties = Parties::new(Arc::clone(&pressure), &identity.client, 0, now);
         Flow {
             options,
-            names,
+            pressure,
             fetch_pool: FetchPool::new(options.fetch_bytes_max),
             writers: (0..surroundings.writers).map(writer).collect(),
             seats: Seats::new(pool.limit(), options.grant_bytes_first),
-            embedded: ConnectionFlow::new(Identity::embedded(), share, Arc::clone(&quotas)),
+            embedded: ConnectionFlow::new(identity, share, Arc::clone(&quotas), parties),
             quotas,
             pool,
             disk: DiskGauge::new(),
             disk_watch: Mutex::new(DiskWatch::new(surroundings.disk)),
+            connections: AtomicU64::new(0),
             look_at_disk: Notify::new(),
             over_limit: Notify::new(),
             would_refuse: Counter::new(),
@@ -123,8 +134,17 @@ impl Flow {
     }
 
     /// The limits of a new connection.
-    pub fn connect(&self, identity: Identity) -> ConnectionFlow {
-        ConnectionFlow::new(identity, self.pool.connection_share(), Arc::clone(&self.quotas))
+    pub fn connect(&self, identity: Identity, now: Duration) -> ConnectionFlow {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let parties = Parties::new(Arc::clone(&self.pressure), &identity.client, number, now);
+        let share = self.pool.connection_share();
+        ConnectionFlow::new(identity, share, Arc::clone(&self.quotas), parties)
+    }
+
+    /// The limits of a topic that stores nothing yet.
+    pub fn topic(&self, name: TopicName, now: Duration) -> TopicFlow {
+        let party = self.pressure.named(EntityKind::Topic, name.as_str(), now);
+        TopicFlow { party, ..TopicFlow::new(name) }
     }
 
     /// The limits of a partition that this log writer appends to.
@@ -167,6 +187,23 @@ impl Flow {
         self.disk_watch().next_look()
     }
 
+    /// What the last look at the disk said, and what was admitted since.
+    pub fn disk_pressure(&self) -> DiskPressure {
+        let watch = self.disk_watch();
+        let (marks, forecast) = (watch.marks(), watch.forecast());
+        DiskPressure {
+            level: self.disk.level().name().to_owned(),
+            capacity: marks.capacity,
+            available: self.disk.available(),
+            low: marks.low,
+            high: marks.high,
+            full: marks.full,
+            ingest_bps: forecast.ingest_bps(),
+            reclaim_bps: forecast.reclaim_bps(),
+            seconds_to_full: forecast.seconds_to(marks.full),
+        }
+    }
+
     fn disk_watch(&self) -> std::sync::MutexGuard<'_, DiskWatch> {
         // Counters; a panic between two of them leaves the next look to correct them.
         self.disk_watch.lock().unwrap_or_else(PoisonError::into_inner)
@@ -197,9 +234,15 @@ impl Opening {
 }
 
 impl TopicFlow {
-    /// A topic that stores nothing yet.
+    /// A topic that stores nothing yet, and of which nobody is told.
     pub fn new(name: TopicName) -> TopicFlow {
-        TopicFlow { name, limit: TopicLimit::default(), backlog: BacklogGate::default() }
+        let entity = Entity::new(EntityKind::Topic, name.as_str());
+        TopicFlow {
+            name,
+            limit: TopicLimit::default(),
+            backlog: BacklogGate::default(),
+            party: Arc::new(Party::alone(entity)),
+        }
     }
 }
 

@@ -18,8 +18,13 @@ mod facade;
 mod fair;
 mod lanes;
 mod limit;
+mod notes;
 mod options;
+mod pace;
+mod parties;
+mod party;
 mod pool;
+mod pressure;
 mod publisher;
 mod quota;
 mod reads;
@@ -54,7 +59,11 @@ pub use limit::{
     AtLimit, Measured, Over, TopicEdge, TopicLimit, TopicRoom, TopicRules, TopicWatch,
 };
 pub use options::{Enforcement, FlowOptions};
+pub use pace::{GroupPace, Paces, ReadTopic};
+pub use parties::Parties;
+pub use party::{Numbers, Party, PressureEdge, Settling};
 pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
+pub use pressure::{Pressure, PressureOptions, States};
 pub use publisher::{
     AfterViolation, Claimant, Divider, Grant, GrantOptions, NoWake, Offer, PublisherGrant, Scratch,
     Seat, Seats, Standing, Violation, Wake,
@@ -64,7 +73,7 @@ pub use quota::{
     Subject,
 };
 pub use reads::{ColdReads, ReadOptions, ReadShare};
-pub use registry::{Numbers, Party, PressureEdge, Registry, Settling};
+pub use registry::Registry;
 pub use report::{Graph, Node, desired_consumers, limited_totals};
 pub use retry::{busy, retry_after_ms};
 pub use serving::Serving;

@@ -8,152 +8,27 @@
 //! - A party whose handle is dropped is gone from the next sweep on.
 //! - A connection, a client and a group are limited by what limits their children longest.
 //! - An edge is told once, and the last state of a party is told at last.
+//! - At most the given number of parties is listed; who comes later works for itself, unlisted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::cause::{CauseId, CauseMeter, Names};
-use crate::types::{Entity, EntityKind, PressureEvent, Pushback, Timestamp};
+use super::cause::CauseId;
+use super::party::{Party, PressureEdge, Settling};
+use crate::types::{Entity, EntityKind};
 
-/// What was measured when something was refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
-    /// What was measured, in `unit`.
-    pub observed: u64,
-    /// The limit, in `unit`; 0 = none is known.
-    pub limit: u64,
-    /// Unit of both.
-    pub unit: &'static str,
-    /// When it ends, where that is known; monotonic time.
-    pub until: Option<Duration>,
-}
-
-/// Units that refusals are told in.
-const UNITS: [&str; 11] = [
-    "bytes",
-    "records",
-    "ms",
-    "segments",
-    "connections",
-    "requests",
-    "bytes/s",
-    "records/s",
-    "requests/s",
-    "connections/s",
-    "partitions/s",
-];
-
-impl Numbers {
-    /// What a refusal says. A unit nobody has heard of is left out.
-    pub fn of(told: &Pushback, now: Duration) -> Numbers {
-        let unit = UNITS.into_iter().find(|unit| *unit == told.unit).unwrap_or("");
-        let wait = Duration::from_millis(u64::from(told.retry_after_ms));
-        let until = (!wait.is_zero()).then(|| now.saturating_add(wait));
-        Numbers { observed: told.observed, limit: told.limit, unit, until }
-    }
-}
-
-/// One that limits or is limited.
-#[derive(Debug)]
-pub struct Party {
-    id: u64,
-    entity: Entity,
-    parents: Vec<Arc<Party>>,
-    topic: Option<Arc<str>>,
-    meter: CauseMeter,
-    numbers: Mutex<Numbers>,
-    told: Mutex<CauseId>,
-}
-
-impl Party {
-    /// Who it is.
-    pub fn entity(&self) -> &Entity {
-        &self.entity
-    }
-
-    /// Whose it is: the connection and the group of a subscription, the client of a connection.
-    pub fn parents(&self) -> &[Arc<Party>] {
-        &self.parents
-    }
-
-    /// The topic it writes or reads.
-    pub fn topic(&self) -> Option<&str> {
-        self.topic.as_deref()
-    }
-
-    /// Its history of causes.
-    pub fn meter(&self) -> &CauseMeter {
-        &self.meter
-    }
-
-    /// What was measured last.
-    pub fn numbers(&self) -> Numbers {
-        *lock(&self.numbers)
-    }
-
-    /// It is limited, by this much.
-    pub fn limited(&self, cause: CauseId, numbers: Numbers, now: Duration) {
-        *lock(&self.numbers) = numbers;
-        self.meter.set(cause, now);
-    }
-
-    /// It is not limited. One load when it was not before.
-    pub fn free(&self, now: Duration) {
-        self.meter.clear(now);
-    }
-}
-
-/// How long a cause lasts before it is an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settling {
-    /// Of a client, a connection, a publisher: they block and go on many times a second.
-    pub party: Duration,
-    /// Of a subscription: less is a pause of its process.
-    pub subscription: Duration,
-}
-
-impl Default for Settling {
-    fn default() -> Settling {
-        Settling { party: Duration::from_secs(1), subscription: Duration::from_secs(10) }
-    }
-}
-
-/// A cause that came or went.
-#[derive(Clone, Debug)]
-pub struct PressureEdge {
-    /// Whose.
-    pub party: Arc<Party>,
-    /// What was told last.
-    pub from: CauseId,
-    /// What is binding now.
-    pub to: CauseId,
-}
-
-impl PressureEdge {
-    /// As it is told. `at` is the wall clock's `now`.
-    pub fn event(&self, names: &Names, at: Timestamp, now: Duration) -> PressureEvent {
-        let numbers = self.party.numbers();
-        let wait = numbers.until.filter(|_| self.to != CauseId::NONE);
-        let wait_ms = wait.map_or(0, |until| until.saturating_sub(now).as_millis());
-        PressureEvent {
-            at,
-            entity: self.party.entity.clone(),
-            from: names.text(self.from),
-            to: names.text(self.to),
-            observed: numbers.observed,
-            limit: numbers.limit,
-            unit: numbers.unit.to_owned(),
-            retry_after_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX),
-        }
-    }
-}
+/// Parties of one broker by default: a publisher each for ten thousand of them, their connections
+/// and clients, every topic; about 700 bytes each.
+pub const PARTIES_MAX: usize = 100_000;
 
 /// All parties.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    max: usize,
     next: AtomicU64,
+    unlisted: AtomicU64,
     parties: Mutex<Parties>,
 }
 
@@ -164,7 +39,23 @@ struct Parties {
     named: HashMap<Entity, Weak<Party>>,
 }
 
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry::new(PARTIES_MAX)
+    }
+}
+
 impl Registry {
+    /// Lists at most `max` parties.
+    pub fn new(max: usize) -> Registry {
+        Registry {
+            max,
+            next: AtomicU64::new(0),
+            unlisted: AtomicU64::new(0),
+            parties: Mutex::default(),
+        }
+    }
+
     /// A new party, though another may have the same name: connections, publishers, subscriptions.
     pub fn join(
         &self,
@@ -174,7 +65,7 @@ impl Registry {
         now: Duration,
     ) -> Arc<Party> {
         let party = self.make(entity, parents, topic, now);
-        lock(&self.parties).all.push(Arc::downgrade(&party));
+        self.list(&mut lock(&self.parties), &party);
         party
     }
 
@@ -186,8 +77,9 @@ impl Registry {
             return party;
         }
         let party = self.make(entity.clone(), Vec::new(), None, now);
-        parties.all.push(Arc::downgrade(&party));
-        parties.named.insert(entity, Arc::downgrade(&party));
+        if self.list(&mut parties, &party) {
+            parties.named.insert(entity, Arc::downgrade(&party));
+        }
         party
     }
 
@@ -196,38 +88,50 @@ impl Registry {
         lock(&self.parties).all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Gives connections, clients and groups the cause of the child that has been limited longest.
+    /// How many came when the list was full.
+    pub fn unlisted(&self) -> u64 {
+        self.unlisted.load(Ordering::Relaxed)
+    }
+
+    /// Gives connections, clients and groups the cause of the child that has been limited longest,
+    /// and ends refusals that nobody comes back for.
     pub fn roll_up(&self, now: Duration) {
         let parties = self.parties();
+        parties.iter().for_each(|party| party.expire(now));
         let leaf = |kind| matches!(kind, EntityKind::Publisher | EntityKind::Subscription);
-        roll(&parties, leaf, now);
-        roll(&parties, |kind| kind == EntityKind::Connection, now);
+        let of_leaves = |kind| matches!(kind, EntityKind::Connection | EntityKind::Group);
+        roll(&parties, leaf, of_leaves, now);
+        roll(
+            &parties,
+            |kind| kind == EntityKind::Connection,
+            |kind| kind == EntityKind::Client,
+            now,
+        );
     }
 
     /// What changed since it was told, what concerns most first, at most `max`; the rest comes
     /// with the next sweep. Forgets who is gone.
     pub fn sweep(&self, settling: Settling, max: usize, now: Duration) -> Vec<PressureEdge> {
-        {
-            let mut parties = lock(&self.parties);
-            parties.all.retain(|party| party.strong_count() > 0);
-            parties.named.retain(|_, party| party.strong_count() > 0);
-        }
-        let mut changed: Vec<(Arc<Party>, CauseId)> = Vec::new();
-        for party in self.parties() {
-            let (to, since) = party.meter.current();
-            let settled =
-                to == CauseId::NONE || now.saturating_sub(since) >= settling.of(party.entity.kind);
-            if settled && *lock(&party.told) != to {
-                changed.push((party, to));
-            }
-        }
-        changed.sort_by_key(|(party, _)| (party.entity.kind, party.id));
+        lock(&self.parties).forget();
+        let untold = |party: Arc<Party>| party.untold(settling, now).map(|to| (party, to));
+        let mut changed: Vec<_> = self.parties().into_iter().filter_map(untold).collect();
+        changed.sort_by_key(|(party, _)| (party.entity().kind, party.id));
         changed.truncate(max);
         let tell = |(party, to): (Arc<Party>, CauseId)| {
-            let from = std::mem::replace(&mut *lock(&party.told), to);
+            let from = party.tell(to);
             PressureEdge { party, from, to }
         };
         changed.into_iter().map(tell).collect()
+    }
+
+    fn list(&self, parties: &mut Parties, party: &Arc<Party>) -> bool {
+        let fits = parties.all.len() < self.max;
+        if fits {
+            parties.all.push(Arc::downgrade(party));
+        } else {
+            self.unlisted.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
     }
 
     fn make(
@@ -237,46 +141,43 @@ impl Registry {
         topic: Option<&str>,
         now: Duration,
     ) -> Arc<Party> {
-        Arc::new(Party {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
-            entity,
-            parents,
-            topic: topic.map(Arc::from),
-            meter: CauseMeter::new(now),
-            numbers: Mutex::default(),
-            told: Mutex::default(),
-        })
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Party::new(id, entity, parents, topic, now))
     }
 }
 
-impl Settling {
-    fn of(self, kind: EntityKind) -> Duration {
-        match kind {
-            EntityKind::Subscription => self.subscription,
-            EntityKind::Publisher | EntityKind::Connection | EntityKind::Client => self.party,
-            _ => Duration::ZERO,
-        }
+impl Parties {
+    fn forget(&mut self) {
+        self.all.retain(|party| party.strong_count() > 0);
+        self.named.retain(|_, party| party.strong_count() > 0);
     }
 }
 
-fn roll(parties: &[Arc<Party>], of: impl Fn(EntityKind) -> bool, now: Duration) {
+/// Parents of the kinds `to` follow their children of the kinds `of`.
+fn roll(
+    parties: &[Arc<Party>],
+    of: impl Fn(EntityKind) -> bool,
+    to: impl Fn(EntityKind) -> bool,
+    now: Duration,
+) {
     let mut longest: HashMap<u64, (Duration, &Arc<Party>, CauseId)> = HashMap::new();
-    let mut parents: HashMap<u64, &Arc<Party>> = HashMap::new();
-    for child in parties.iter().filter(|party| of(party.entity.kind)) {
-        parents.extend(child.parents.iter().map(|parent| (parent.id, parent)));
-        let (cause, since) = child.meter.current();
+    for child in parties.iter().filter(|party| of(party.entity().kind)) {
+        if child.meter().is_clear() {
+            continue;
+        }
+        let (cause, since) = child.binding();
         if cause == CauseId::NONE {
             continue;
         }
-        for parent in &child.parents {
+        for parent in child.parents() {
             let known = longest.entry(parent.id).or_insert((since, child, cause));
             if (since, child.id) < (known.0, known.1.id) {
                 *known = (since, child, cause);
             }
         }
     }
-    for (id, parent) in parents {
-        match longest.get(&id) {
+    for parent in parties.iter().filter(|party| to(party.entity().kind)) {
+        match longest.get(&parent.id) {
             Some((_, child, cause)) => parent.limited(*cause, child.numbers(), now),
             None => parent.free(now),
         }
@@ -290,8 +191,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::flow::Cause;
-    use crate::types::{PushbackCode, PushbackScope};
+    use crate::broker::flow::{Cause, Names, Numbers};
+    use crate::types::Timestamp;
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -303,21 +204,10 @@ mod tests {
 
     fn edges(registry: &Registry, now: Duration) -> Vec<(String, CauseId, CauseId)> {
         let swept = registry.sweep(Settling::default(), 100, now);
-        swept.iter().map(|edge| (edge.party.entity.to_string(), edge.from, edge.to)).collect()
+        swept.iter().map(|edge| (edge.party.entity().to_string(), edge.from, edge.to)).collect()
     }
 
     const POOL: Cause = Cause::Pool;
-
-    #[test]
-    fn a_refusal_gives_its_numbers_and_the_moment_it_ends() {
-        let told = Pushback::hold(PushbackCode::BacklogLimit, PushbackScope::Group, "backlog:g")
-            .met(7, 5, "records");
-        let numbers = Numbers { observed: 7, limit: 5, unit: "records", until: None };
-        assert_eq!(Numbers::of(&told, s(3)), numbers);
-        let told = told.after_ms(2_000);
-        assert_eq!(Numbers::of(&told, s(3)), Numbers { until: Some(s(5)), ..numbers });
-        assert_eq!(Numbers::of(&told.met(7, 5, "furlongs"), s(3)).unit, "");
-    }
 
     #[test]
     fn there_is_one_party_of_a_name_and_it_goes_with_its_last_handle() {
@@ -349,6 +239,19 @@ mod tests {
         subscription.free(s(11));
         assert_eq!(edges(&registry, s(11)), [("subscription s".to_owned(), pool, none)]);
         assert_eq!(edges(&registry, s(12)), []);
+    }
+
+    #[test]
+    fn more_than_fit_are_known_to_nobody_else_and_counted() {
+        let registry = Registry::new(2);
+        let [one, two, three] = ["1", "2", "3"]
+            .map(|n| registry.join(entity(EntityKind::Publisher, n), vec![], None, s(0)));
+        three.limited(POOL.into(), Numbers::default(), s(0));
+        assert_eq!((registry.parties().len(), registry.unlisted()), (2, 1));
+        drop((one, two));
+        assert_eq!(edges(&registry, s(1)), [], "and a sweep makes room");
+        let four = registry.join(entity(EntityKind::Publisher, "4"), vec![], None, s(1));
+        assert_eq!(registry.parties()[0].entity(), four.entity());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::cause::{Cause, CauseId, Names};
-use super::registry::{Numbers, Party, Registry};
+use super::party::{Numbers, Party};
+use super::registry::Registry;
 use crate::types::{CauseShare, Entity, EntityKind, Limited};
 
 /// One party at one moment.
@@ -43,7 +44,7 @@ impl Node {
     }
 
     fn of(party: &Party, now: Duration) -> Node {
-        let (cause, since) = party.meter().current();
+        let (cause, since) = party.binding();
         let since_ms = (cause != CauseId::NONE).then(|| millis(now.saturating_sub(since)));
         Node {
             entity: party.entity().clone(),

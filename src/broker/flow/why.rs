@@ -7,7 +7,7 @@
 //! | of a client, a connection, a group | its child that has the same cause |
 //! | of a topic that nothing limits | its publisher that is limited most |
 //! | `credit_consumer` | the client that gives no credit: a root |
-//! | `backlog:G` | the group, and its slowest subscription |
+//! | `backlog:G` | the group, and its slowest subscription; when none of them waits, any: its client has what it does not commit |
 //! | `quota:Q`, `window:N`, `fsync:N` | that quota, that writer: a root |
 //! | disk levels, `cold_reads` | the data directory: a root |
 //! | `topic_full` | the topic: a root |
@@ -34,12 +34,11 @@ pub fn why(graph: &Graph<'_>, target: &Entity) -> WhyReport {
         let node = graph.node(&entity);
         let (by, per_mille) = node.map(Node::most).unwrap_or_default();
         way.push(step(graph, &entity, node, by, per_mille));
-        let is_root =
-            because.cause() == Some(Cause::CreditConsumer) && entity.kind == EntityKind::Client;
-        if is_root || way.len() >= STEPS_MAX {
+        let takes_slowly = matches!(because.cause(), Some(Cause::CreditConsumer | Cause::Backlog));
+        if (takes_slowly && entity.kind == EntityKind::Client) || way.len() >= STEPS_MAX {
             break;
         }
-        next = onward(graph, &entity, node, by);
+        next = onward(graph, &entity, node, by).or_else(|| behind(graph, &entity, node, because));
         let back = |(entity, _): &mut (Entity, CauseId)| {
             way.iter().any(|(step, _): &(WhyStep, CauseId)| step.entity == *entity)
         };
@@ -124,6 +123,31 @@ fn onward(
     to.map(|to| (to, by))
 }
 
+/// Where to go on from a group that is behind though nothing holds it back: who reads for it has
+/// the records and does not commit them.
+fn behind(
+    graph: &Graph<'_>,
+    entity: &Entity,
+    node: Option<&Node>,
+    because: CauseId,
+) -> Option<(Entity, CauseId)> {
+    if because.cause() != Some(Cause::Backlog) {
+        return None;
+    }
+    match entity.kind {
+        EntityKind::Group => {
+            let reads = |child: &&Node| {
+                child.entity.kind == EntityKind::Subscription && child.parents.contains(entity)
+            };
+            graph.nodes().iter().find(reads).map(|child| (child.entity.clone(), because))
+        }
+        EntityKind::Subscription => {
+            node.and_then(|node| client_of(graph, node)).map(|client| (client, because))
+        }
+        _ => None,
+    }
+}
+
 /// The node that was limited longest, by this cause if it is one.
 fn worst<'a>(
     graph: &'a Graph<'_>,
@@ -157,8 +181,12 @@ fn advice(graph: &Graph<'_>, root: &Entity, by: CauseId) -> String {
              its group."
         ),
         (Cause::Backlog, EntityKind::Group) => format!(
-            "Group {name} is behind its limit, and nothing holds its members back: start one if \
-             it has none, add more if they are busy, or raise the limit of the topic's backlog."
+            "Group {name} is behind its limit and nobody reads for it: start a consumer, or raise \
+             the limit of the topic's backlog."
+        ),
+        (Cause::Backlog, EntityKind::Client) => format!(
+            "{root} has the records and commits them more slowly than they come: make it faster, \
+             add consumers to its group, or raise the limit of the topic's backlog."
         ),
         (Cause::Quota, _) => {
             let quota = graph.name(by).unwrap_or_else(|| name.clone());
@@ -298,13 +326,33 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_nothing_holds_back_is_the_root() {
+    fn a_group_that_nobody_reads_for_is_the_root() {
+        let mut world = world();
+        let backlog = world.names.id(Cause::Backlog, "email");
+        world.publisher.limited(backlog, Numbers::default(), s(1));
+        let gone = world.registry.join(Entity::new(EntityKind::Client, "-"), vec![], None, s(0));
+        world.subscription = gone;
+        let (steps, report) = world.why(EntityKind::Topic, "orders", s(1));
+        assert_eq!(steps.last().map(String::as_str), Some("group email by none"));
+        assert!(report.advice.contains("start a consumer"), "{}", report.advice);
+    }
+
+    #[test]
+    fn who_has_the_records_and_does_not_commit_them_is_the_root() {
         let world = world();
         let backlog = world.names.id(Cause::Backlog, "email");
         world.publisher.limited(backlog, Numbers::default(), s(1));
         let (steps, report) = world.why(EntityKind::Topic, "orders", s(1));
-        assert_eq!(steps.last().map(String::as_str), Some("group email by none"));
-        assert!(report.advice.contains("start one"), "{}", report.advice);
+        assert_eq!(
+            steps[2..],
+            [
+                "group email by none",
+                "subscription mailer#2/orders by none",
+                "client mailer by none"
+            ]
+        );
+        assert_eq!(report.root, Entity::new(EntityKind::Client, "mailer"));
+        assert!(report.advice.contains("commits them more slowly"), "{}", report.advice);
     }
 
     #[test]
@@ -314,7 +362,7 @@ mod tests {
             let id = world.names.id(cause, "email");
             world.publisher.limited(id, Numbers::default(), s(1));
             let (steps, report) = world.why(EntityKind::Publisher, "shop#1/orders", s(1));
-            assert!((1..=3).contains(&steps.len()), "{steps:?}");
+            assert!((1..=4).contains(&steps.len()), "{steps:?}");
             assert!(!report.advice.starts_with("Nothing"), "{cause:?}: {}", report.advice);
         }
     }

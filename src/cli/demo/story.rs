@@ -18,7 +18,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::grouped;
 use crate::cli::pressure;
 use crate::client::{Admin, Client, ClientOptions, Run};
-use crate::types::{ErrorCode, GroupId, TopicName};
+use crate::types::{ErrorCode, GroupId, PressureQuery, TopicName};
 
 const TOPIC: &str = "orders";
 const PARTITIONS: u32 = 8;
@@ -202,7 +202,8 @@ impl Story {
                 self.lags.insert(subscriber.group(), group.offsets.iter().map(|o| o.lag).sum());
             }
         }
-        let asked = tokio::time::timeout(PATIENCE, self.admin.pressure()).await;
+        let asked =
+            tokio::time::timeout(PATIENCE, self.admin.pressure(PressureQuery::default())).await;
         self.pressure = match asked {
             Ok(Ok(report)) => pressure::summary(&report.limits),
             _ => "the broker does not answer".to_owned(),

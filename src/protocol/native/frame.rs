@@ -144,6 +144,7 @@ frame_types! {
     82 QuotaSet Never "Changes settings of a quota, or makes it."
     83 QuotaDelete Never "Removes a quota."
     84 QuotaList Never "Quotas with what is used of them now."
+    85 Why Never "Who makes somebody wait: the way to the root, what to do, until when."
 }
 
 impl FrameType {

@@ -6,6 +6,7 @@
 
 #[macro_use]
 mod macros;
+mod pressure_report;
 #[cfg(test)]
 mod sample;
 mod shared;
@@ -56,6 +57,7 @@ pub mod topic_list;
 pub mod trim;
 pub mod unsubscribe;
 pub mod want;
+pub mod why;
 
 pub use answer::{ErrorAnswer, ErrorDetail};
 pub use deframer::{Deframer, Received, Refused, fuzz_deframer};
@@ -75,7 +77,7 @@ pub const VERSION_MAX: u16 = 1;
 macro_rules! every_frame {
     ($run:ident) => {
         $run! {
-            calls: [hello ping metadata topic_create topic_delete topic_alter partitions_add topic_describe topic_list producer_init publisher_open publisher_close produce fetch subscribe unsubscribe seek pause resume list_offsets trim group_heartbeat group_commit group_committed group_describe group_list group_delete group_reset pressure cluster_info quota_set quota_delete quota_list];
+            calls: [hello ping metadata topic_create topic_delete topic_alter partitions_add topic_describe topic_list producer_init publisher_open publisher_close produce fetch subscribe unsubscribe seek pause resume list_offsets trim group_heartbeat group_commit group_committed group_describe group_list group_delete group_reset pressure cluster_info quota_set quota_delete quota_list why];
             notices: [goodbye grant want pushback credit batches subscription_end];
         }
     };

@@ -3,10 +3,10 @@
 use crate::types::{
     Acks, Assignor, BacklogAction, BacklogLimit, Class, ClusterInfo, CommittedOffset,
     CompressionHint, Durability, DurabilityLevel, Effects, ErrorCode, GroupDescription, GroupId,
-    GroupListing, GroupState, LeaderEpoch, LimitUse, MemberDescription, Offset, OffsetReset,
-    OnFull, PartitionDescription, PartitionHealth, PartitionId, PressureReport, ProducerEpoch,
-    ProducerId, Protect, Pushback, PushbackCode, PushbackScope, Severity, Timestamp, TimestampType,
-    TopicConfig, TopicDescription, TopicId, TopicName, TopicPartition,
+    GroupListing, GroupState, LeaderEpoch, MemberDescription, Offset, OffsetReset, OnFull,
+    PartitionDescription, PartitionHealth, PartitionId, ProducerEpoch, ProducerId, Protect,
+    Pushback, PushbackCode, PushbackScope, Severity, Timestamp, TimestampType, TopicConfig,
+    TopicDescription, TopicId, TopicName, TopicPartition,
 };
 
 use super::wire::{DecodeError, DecodeProblem, Reader, Wire, put_text, take_text};
@@ -397,21 +397,6 @@ wire_fields!(GroupDescription ["One group as it is now."] {
     assignor: Assignor ["How partitions are spread."],
     members: Vec<MemberDescription> ["Its members, by id."],
     offsets: Vec<CommittedOffset> ["Its committed offsets, by topic and partition."],
-});
-
-wire_fields!(LimitUse ["One limit of the broker and what is used of it."] {
-    limit: String ["Its name."],
-    scope: String ["What it belongs to."],
-    used: u64 ["Used, in `unit`."],
-    of: u64 ["The limit, in `unit`; 0 = none."],
-    unit: String ["Unit of `used` and `of`."],
-    action: Option<PushbackCode> ["What is done to callers now, when it binds."],
-    since_ms: Option<u64> ["Since when it binds, in milliseconds."],
-    refused: u64 ["Refusals it caused since the start of the broker."],
-});
-
-wire_fields!(PressureReport ["What limits whom, right now."] {
-    limits: Vec<LimitUse> ["Every limit with its use, the binding ones first."],
 });
 
 wire_fields!(ClusterInfo ["The broker itself."] {

@@ -23,6 +23,7 @@ impl From<ProduceError> for ProduceRefusal {
         let answer = |code| ErrorAnswer::new(code, message);
         ProduceRefusal::Error(match error {
             ProduceError::Pushback(pushback) => return ProduceRefusal::Pushback(pushback),
+            ProduceError::Reserved(_) => answer(ErrorCode::InvalidName),
             ProduceError::TopicNotFound => answer(ErrorCode::TopicNotFound),
             ProduceError::PartitionNotFound(_) => answer(ErrorCode::PartitionNotFound),
             ProduceError::InvalidBatch { .. } => answer(ErrorCode::InvalidBatch),
@@ -106,6 +107,7 @@ impl ToAnswer for CreateTopicError {
     fn to_answer(&self) -> ErrorAnswer {
         let answer = |code| ErrorAnswer::new(code, self.to_string());
         match self {
+            CreateTopicError::Reserved(_) => answer(ErrorCode::InvalidName),
             CreateTopicError::Exists(_) => answer(ErrorCode::TopicExists),
             CreateTopicError::NoPartitions => answer(ErrorCode::InvalidRequest),
             CreateTopicError::Limit { .. } => answer(ErrorCode::TooManyTopics),
@@ -119,6 +121,7 @@ impl ToAnswer for AlterTopicError {
     fn to_answer(&self) -> ErrorAnswer {
         let answer = |code| ErrorAnswer::new(code, self.to_string());
         match self {
+            AlterTopicError::Reserved(_) => answer(ErrorCode::InvalidName),
             AlterTopicError::NotFound => answer(ErrorCode::TopicNotFound),
             AlterTopicError::Setting(error) => error.to_answer(),
             AlterTopicError::Config(_) => answer(ErrorCode::InvalidConfig),
@@ -131,10 +134,10 @@ impl ToAnswer for AlterTopicError {
 
 impl ToAnswer for DeleteTopicError {
     fn to_answer(&self) -> ErrorAnswer {
+        let answer = |code| ErrorAnswer::new(code, self.to_string());
         match self {
-            DeleteTopicError::NotFound => {
-                ErrorAnswer::new(ErrorCode::TopicNotFound, self.to_string())
-            }
+            DeleteTopicError::Reserved(_) => answer(ErrorCode::InvalidName),
+            DeleteTopicError::NotFound => answer(ErrorCode::TopicNotFound),
             DeleteTopicError::Commit(error) => error.to_answer(),
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::error::ToAnswer;
 use super::link::Link;
 use crate::broker::ProducerIdentity;
-use crate::protocol::native::{ErrorAnswer, cluster_info, pressure, producer_init};
+use crate::protocol::native::{ErrorAnswer, cluster_info, pressure, producer_init, why};
+use crate::types::{Entity, EntityKind, ErrorCode};
 
 pub(super) async fn init_producer(
     link: Arc<Link>,
@@ -19,9 +20,29 @@ pub(super) async fn init_producer(
 
 pub(super) async fn pressure(
     link: Arc<Link>,
-    _request: pressure::Request,
+    request: pressure::Request,
 ) -> Result<pressure::Response, ErrorAnswer> {
-    Ok(pressure::Response { report: link.broker().pressure() })
+    Ok(pressure::Response { report: link.broker().pressure_of(request.into()) })
+}
+
+pub(super) async fn why(
+    link: Arc<Link>,
+    request: why::Request,
+) -> Result<why::Response, ErrorAnswer> {
+    let target = Entity::new(request.kind, request.name);
+    match link.broker().why(&target).await {
+        Some(report) => Ok(why::Response { report }),
+        None => Err(nobody_knows(&target)),
+    }
+}
+
+fn nobody_knows(target: &Entity) -> ErrorAnswer {
+    let code = match target.kind {
+        EntityKind::Topic => ErrorCode::TopicNotFound,
+        EntityKind::Group => ErrorCode::GroupNotFound,
+        _ => ErrorCode::InvalidRequest,
+    };
+    ErrorAnswer::new(code, format!("no {target} is known to the broker now"))
 }
 
 pub(super) async fn cluster_info(

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
 use crate::broker::flow::{
-    AfterViolation, BacklogClaim, Cause, Grant, PublisherGrant, Standing, Violation, Wake, Within,
+    AfterViolation, BacklogClaim, Cause, ConnectionFlow, Grant, Numbers, Party, PublisherGrant,
+    Standing, Violation, Wake, Within,
 };
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
 use crate::protocol::native::{
@@ -35,6 +36,8 @@ struct Publisher {
     grant: Mutex<PublisherGrant>,
     /// What it was promised of the room that the topic's backlog limits leave.
     backlog: BacklogClaim,
+    /// Told of when it waits or is refused.
+    party: Option<Arc<Party>>,
 }
 
 impl Publishers {
@@ -55,15 +58,18 @@ impl Publishers {
         }
         let number = self.next;
         self.next += 1;
+        let now = broker.monotonic();
+        let party = |flow: &ConnectionFlow| flow.parties().publisher(topic.name().as_str(), now);
         let publisher = Arc::new_cyclic(|this: &Weak<Publisher>| Publisher {
             link: Arc::clone(link),
             number,
             topic: request.topic,
             grant: Mutex::new(broker.open_publisher(&topic, Class::Normal, this.clone())),
             backlog: topic.backlog_claim(),
+            party: link.flow().map(party),
         });
         let nothing = Grant { bytes_to: 0, ttl_ms: 0, cause: Cause::Grant };
-        let grant = publisher.frame(publisher.poll(broker.monotonic()).unwrap_or(nothing));
+        let grant = publisher.frame(publisher.poll(now).unwrap_or(nothing));
         self.open.insert(number, publisher);
         Ok(publisher_open::Response { grant, allowance_bytes: topic.config().max_message_bytes })
     }
@@ -82,8 +88,22 @@ impl Publishers {
         let Some(publisher) = self.open.get(&want.publisher) else { return };
         let now = link.broker().monotonic();
         publisher.lock().wants(now);
-        publisher.offer_changed(now);
+        let told = publisher.tell_offer(now);
+        if let (Some(Told { moved: false, cause }), Some(party)) = (told, &publisher.party) {
+            // Said again each second for as long as it waits.
+            let by =
+                link.broker().flow().held_by(publisher.lock().seat(), &publisher.backlog, cause);
+            party.refused(by, Numbers::default(), now);
+        }
     }
+}
+
+/// What a publisher was told.
+struct Told {
+    /// Whether it may send more than before.
+    moved: bool,
+    /// What set the size of its grant.
+    cause: Cause,
 }
 
 impl Publisher {
@@ -103,6 +123,25 @@ impl Publisher {
         standing
     }
 
+    /// Sends it a grant when one is due.
+    fn tell_offer(&self, now: Duration) -> Option<Told> {
+        let before = self.lock().bytes_to();
+        let grant = self.poll(now)?;
+        let moved = grant.bytes_to > before;
+        self.link.notice(0, &self.frame(grant));
+        if moved {
+            self.admitted(now, now);
+        }
+        Some(Told { moved, cause: grant.cause })
+    }
+
+    /// It may go on: what came at `since` was admitted.
+    fn admitted(&self, since: Duration, now: Duration) {
+        if let Some(party) = &self.party {
+            party.admitted(since, now);
+        }
+    }
+
     fn frame(&self, grant: Grant) -> grant::Request {
         grant::Request {
             publisher: self.number,
@@ -120,9 +159,7 @@ impl Publisher {
 
 impl Wake for Publisher {
     fn offer_changed(&self, now: Duration) {
-        if let Some(grant) = self.poll(now) {
-            self.link.notice(0, &self.frame(grant));
-        }
+        self.tell_offer(now);
     }
 }
 
@@ -162,6 +199,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
         silent: request.acks == Acks::None,
         publisher,
         bytes,
+        since: now,
         _underway: link.in_flight.begin(),
     }));
     let refusal =
@@ -194,6 +232,7 @@ struct Pending {
     silent: bool,
     publisher: Option<Arc<Publisher>>,
     bytes: u64,
+    since: Duration,
     _underway: Underway,
 }
 
@@ -215,10 +254,12 @@ impl Drop for Ack {
 
 impl Pending {
     fn finish(self, outcome: Result<Produced, ProduceError>) {
+        let now = self.link.broker().monotonic();
         let grant = self.publisher.as_ref().and_then(|publisher| {
             publisher.lock().answered(self.bytes);
-            publisher.poll(self.link.broker().monotonic()).map(|grant| publisher.frame(grant))
+            publisher.poll(now).map(|grant| publisher.frame(grant))
         });
+        self.note(&outcome, now);
         let refusal = outcome.map_err(ProduceRefusal::from);
         if self.silent && grant.is_none() && !matches!(refusal, Err(ProduceRefusal::Pushback(_))) {
             return;
@@ -241,6 +282,27 @@ impl Pending {
                 encode_notice(out, 0, &grant);
             }
         });
+    }
+
+    /// Tells of its publisher whether it is limited.
+    fn note(&self, outcome: &Result<Produced, ProduceError>, now: Duration) {
+        let Some(parties) = self.link.flow().map(ConnectionFlow::parties) else { return };
+        match (outcome, &self.publisher) {
+            (Ok(_), Some(publisher)) => publisher.admitted(self.since, now),
+            (Ok(_), None) => parties.admitted_directly(self.since, now),
+            (Err(ProduceError::Pushback(told)), Some(publisher)) => {
+                if let Some(party) = &publisher.party {
+                    parties.refused(party, told, now);
+                }
+            }
+            (Err(ProduceError::Pushback(told)), None) => {
+                let topic = self.link.broker().topic_by_id(self.partition.topic);
+                if let Some(topic) = topic {
+                    parties.refused_directly(topic.name().as_str(), told, now);
+                }
+            }
+            (Err(_), _) => {}
+        }
     }
 
     fn pushback(&self, pushback: Pushback) -> pushback::Request {

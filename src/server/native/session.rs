@@ -175,6 +175,7 @@ impl Session {
             T::Trim => self.later(&frame, topics::trim),
             T::ProducerInit => self.later(&frame, info::init_producer),
             T::Pressure => self.later(&frame, info::pressure),
+            T::Why => self.later(&frame, info::why),
             T::ClusterInfo => self.later(&frame, info::cluster_info),
             T::QuotaSet => self.later(&frame, quotas::set),
             T::QuotaDelete => self.later(&frame, quotas::delete),
@@ -308,6 +309,7 @@ fn is_free(kind: FrameType) -> bool {
         T::GroupHeartbeat
             | T::GroupCommit
             | T::Pressure
+            | T::Why
             | T::QuotaSet
             | T::QuotaDelete
             | T::QuotaList

@@ -17,7 +17,9 @@ use tokio::task::AbortHandle;
 
 use super::error::{ToAnswer, invalid, no_topic};
 use super::link::Link;
-use crate::broker::flow::{Credit, CreditBudget, SubscriptionCredit};
+use crate::broker::flow::{
+    Cause, CauseId, Credit, CreditBudget, Numbers, Party, SubscriptionCredit,
+};
 use crate::broker::{FetchError, Fetched, PartitionHandle, ReadMode};
 use crate::protocol::native::{
     ErrorAnswer, ErrorDetail, Frame, batches, credit, pause, resume, seek, subscribe,
@@ -48,6 +50,8 @@ struct Subscription {
     topic: TopicName,
     partition: Arc<PartitionHandle>,
     group: Option<GroupId>,
+    /// Told of when it waits for anything but records.
+    party: Option<Arc<Party>>,
     state: Mutex<State>,
     /// Credit, position or pause changed.
     changed: Notify,
@@ -92,12 +96,18 @@ impl Subscriptions {
             let message = format!("{} subscriptions are open on this connection", self.max);
             return Err(ErrorAnswer::new(ErrorCode::TooManyRequests, message));
         }
+        let party = link.flow().map(|flow| {
+            let group = request.group.as_ref().map(GroupId::as_str);
+            let (topic, now) = (topic.name().as_str(), link.broker().monotonic());
+            flow.parties().subscription(topic, request.partition, group, now)
+        });
         let first = Credit { epoch: 0, bytes_to: request.bytes_to, records_to: request.records_to };
         let subscription = Arc::new(Subscription {
             number: request.subscription,
             topic: topic.name().clone(),
             partition,
             group: request.group.clone(),
+            party,
             state: Mutex::new(State {
                 credit: SubscriptionCredit::new(first),
                 position: request.from,
@@ -192,9 +202,10 @@ fn in_range(partition: &PartitionHandle, from: Offset) -> Result<(Offset, Offset
 /// Pushes until the subscription or its connection ends.
 async fn pump(link: Arc<Link>, subscription: Arc<Subscription>) {
     loop {
-        let turn = subscription.turn().await;
+        let turn = subscription.turn(&link).await;
         let (_, end) = subscription.partition.span();
         if turn.from >= end {
+            subscription.free(&link);
             tokio::select! {
                 visible = subscription.partition.wait_visible(turn.from) => {
                     if visible.is_none() {
@@ -215,6 +226,7 @@ async fn pump(link: Arc<Link>, subscription: Arc<Subscription>) {
             }
             continue;
         }
+        subscription.free(&link);
         let pushed = push(&link, &subscription, turn).await;
         if let Err(error) = pushed {
             return subscription.end(&link, turn.epoch, error);
@@ -231,8 +243,17 @@ async fn push(link: &Link, subscription: &Subscription, turn: Turn) -> Result<()
     let wanted = wanted.min(options.push_bytes).min(room).min(allowed).max(1);
     let units = wanted.min(options.push_queue_bytes).div_ceil(1024);
     let units = u32::try_from(units).unwrap_or(u32::MAX);
-    let Ok(permit) = Arc::clone(&link.push_room).acquire_many_owned(units).await else {
-        return Ok(()); // never closed while the connection lives
+    let room = Arc::clone(&link.push_room);
+    let permit = match Arc::clone(&room).try_acquire_many_owned(units) {
+        Ok(permit) => permit,
+        Err(_) => {
+            subscription.waits(link, Cause::Connection.into());
+            let Ok(permit) = room.acquire_many_owned(units).await else {
+                return Ok(()); // never closed while the connection lives
+            };
+            subscription.free(link);
+            permit
+        }
     };
     let fetched = read(subscription, turn, wanted).await.map_err(|error| error.to_answer())?;
     subscription.queue(link, turn, fetched, permit)
@@ -271,17 +292,43 @@ fn records(from: Offset, fetched: &Fetched) -> u64 {
 
 impl Subscription {
     /// Waits until something may be sent.
-    async fn turn(&self) -> Turn {
+    async fn turn(&self, link: &Link) -> Turn {
         loop {
-            {
+            let (from, paused) = {
                 let state = self.lock();
                 if let Some(budget) = state.credit.budget()
                     && !state.paused
                 {
                     return Turn { epoch: state.credit.epoch(), from: state.position, budget };
                 }
+                (state.position, state.paused)
+            };
+            if paused {
+                self.free(link);
+            } else if from < self.partition.span().1 {
+                self.waits(link, Cause::CreditConsumer.into());
+            } else {
+                self.free(link);
+                tokio::select! {
+                    Some(_) = self.partition.wait_visible(from) => continue,
+                    () = self.changed.notified() => continue,
+                }
             }
             self.changed.notified().await;
+        }
+    }
+
+    /// It waits for something else than records.
+    fn waits(&self, link: &Link, cause: CauseId) {
+        if let Some(party) = &self.party {
+            party.limited(cause, Numbers::default(), link.broker().monotonic());
+        }
+    }
+
+    /// It waits for nothing but records, if for anything. One load when it was so before.
+    fn free(&self, link: &Link) {
+        if let Some(party) = self.party.as_ref().filter(|party| !party.meter().is_clear()) {
+            party.free(link.broker().monotonic());
         }
     }
 
@@ -319,7 +366,11 @@ impl Subscription {
     /// How long quotas keep it from reading, when they do.
     fn quota_wait(&self, link: &Link) -> Option<Duration> {
         let now = link.broker().monotonic();
-        let refusal = link.flow()?.fetch_wait(&self.topic, self.group.as_ref(), now)?;
+        let flow = link.flow()?;
+        let refusal = flow.fetch_wait(&self.topic, self.group.as_ref(), now)?;
+        if let Some(party) = &self.party {
+            flow.parties().refused(party, &refusal.pushback(), now);
+        }
         // A quota may be edited: it is asked again after this long at the latest.
         Some(refusal.wait().unwrap_or(QUOTA_WAIT_MAX).min(QUOTA_WAIT_MAX))
     }

@@ -6,7 +6,8 @@ use super::error::{ToAnswer, no_topic};
 use super::link::Link;
 use crate::broker::flow::Cost;
 use crate::broker::{
-    AlterTopicError, CreateTopicError, FetchError, NewTopic, OffsetQuery, Topic, TrimError,
+    AlterTopicError, CreateTopicError, FetchError, NewTopic, OffsetQuery, ReservedTopic, Topic,
+    TrimError,
 };
 use crate::protocol::native::list_offsets::{self, OffsetSpec};
 use crate::protocol::native::metadata::{self, Entry, TopicMetadata, TopicSelector};
@@ -87,6 +88,15 @@ fn referred(link: &Link, topic: &TopicRef) -> Result<Arc<Topic>, ErrorAnswer> {
     }
 }
 
+/// The topic, unless it is the broker's own.
+fn changeable(link: &Link, topic: &TopicRef) -> Result<Arc<Topic>, ErrorAnswer> {
+    let topic = referred(link, topic)?;
+    if topic.name().is_reserved() {
+        return Err(AlterTopicError::from(ReservedTopic(topic.name().clone())).to_answer());
+    }
+    Ok(topic)
+}
+
 fn changed(
     mut config: TopicConfig,
     settings: &[(String, String)],
@@ -127,7 +137,7 @@ pub(super) async fn delete(
     link: Arc<Link>,
     request: topic_delete::Request,
 ) -> Result<topic_delete::Response, ErrorAnswer> {
-    let topic = referred(&link, &request.topic)?;
+    let topic = changeable(&link, &request.topic)?;
     if !request.dry_run {
         let deleted = link.broker().delete_topic(topic.name()).await;
         deleted.map_err(|error| error.to_answer())?;
@@ -139,7 +149,7 @@ pub(super) async fn alter(
     link: Arc<Link>,
     request: topic_alter::Request,
 ) -> Result<topic_alter::Response, ErrorAnswer> {
-    let topic = referred(&link, &request.topic)?;
+    let topic = changeable(&link, &request.topic)?;
     if request.dry_run {
         let config = changed((*topic.config()).clone(), &request.settings)?;
         let fits = link.broker().check_topic(&config, topic.partition_count());
@@ -155,7 +165,7 @@ pub(super) async fn add_partitions(
     link: Arc<Link>,
     request: partitions_add::Request,
 ) -> Result<partitions_add::Response, ErrorAnswer> {
-    let topic = referred(&link, &request.topic)?;
+    let topic = changeable(&link, &request.topic)?;
     if request.dry_run {
         let (has, asked) = (topic.partition_count(), request.partitions);
         if asked < has {

@@ -3,6 +3,7 @@
 
 mod broker;
 mod local;
+mod pressure;
 mod quotas;
 mod records;
 mod running;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use stoplog::broker::flow::{
     Ask, BacklogClaim, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, Board, Cause, Flow,
     FlowOptions, Level, NoWake, Offer, Opening, Outcome, PartitionFlow, PartitionSeen, Past,
-    PublisherGrant, Scratch, Surroundings, Ticket, TopicFlow, Wake, Within,
+    PressureOptions, PublisherGrant, Scratch, Surroundings, Ticket, TopicFlow, Wake, Within,
 };
 use stoplog::broker::groups::{Committed, GroupRecord, MemberFacts};
 use stoplog::env::sim::SimClock;
@@ -113,7 +113,8 @@ impl World {
         let clock = SimClock::new();
         let disk = Default::default();
         let now = Duration::ZERO;
-        let surroundings = Surroundings { machine_bytes: None, disk, writers: 0, now };
+        let pressure = PressureOptions::default();
+        let surroundings = Surroundings { machine_bytes: None, disk, writers: 0, pressure, now };
         let options = FlowOptions::default();
         let flow = Flow::new(options, surroundings, Default::default());
         let flow = Arc::new(flow);
@@ -142,7 +143,7 @@ impl World {
             rng: SeededRng::new(seed),
             log: Log { flow: topic, partition, config, end },
             board: Board::default(),
-            watch: BacklogWatch::new(BacklogOptions::default(), Arc::clone(&flow.names)),
+            watch: BacklogWatch::new(BacklogOptions::default(), Arc::clone(flow.pressure.names())),
             scratch: Scratch::default(),
             producers,
             under_way: Vec::new(),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use super::gauge::{BacklogGauge, BacklogReservation, Side};
-use crate::broker::flow::{Cause, Offer, TopicFlow, UNLIMITED};
+use crate::broker::flow::{Cause, CauseId, Offer, TopicFlow, UNLIMITED};
 use crate::types::{GroupId, Pushback};
 
 /// The limits of one topic.
@@ -70,6 +70,12 @@ impl BacklogGate {
         room.filter(|room| *room < UNLIMITED)
     }
 
+    /// What holds back: the group that leaves least room.
+    pub fn cause(&self) -> Option<CauseId> {
+        let gauges = self.gauges.load();
+        gauges.iter().min_by_key(|gauge| gauge.room_bytes()).map(|gauge| gauge.cause())
+    }
+
     pub(super) fn set(&self, gauges: Vec<Arc<BacklogGauge>>) {
         let limited = !gauges.is_empty();
         self.gauges.store(Arc::new(gauges));
@@ -118,6 +124,11 @@ impl BacklogClaim {
         if bytes < offer.bytes { Offer { bytes, cause: Cause::Backlog } } else { offer }
     }
 
+    /// What holds it back, when a group does.
+    pub fn cause(&self) -> Option<CauseId> {
+        self.topic.backlog.cause()
+    }
+
     /// The publisher may now send `unspent` bytes more.
     pub fn promise(&self, unspent: u64) {
         let gate = &self.topic.backlog;
@@ -142,7 +153,6 @@ impl Drop for BacklogClaim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::flow::CauseId;
     use crate::broker::flow::backlog::gauge::Found;
     use crate::types::Severity;
 

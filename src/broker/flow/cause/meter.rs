@@ -92,6 +92,11 @@ impl CauseMeter {
         self.set(CauseId::NONE, now)
     }
 
+    /// Whether nothing is binding: one load.
+    pub fn is_clear(&self) -> bool {
+        self.binding() == CauseId::NONE
+    }
+
     /// What is binding, and since when; the moment means nothing when nothing is.
     pub fn current(&self) -> (CauseId, Duration) {
         let history = self.history();

@@ -7,6 +7,7 @@
 
 mod meter;
 mod names;
+mod told;
 
 use serde::{Deserialize, Serialize};
 

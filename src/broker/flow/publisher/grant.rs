@@ -190,6 +190,11 @@ impl PublisherGrant {
         self.active.then_some(self.renew_at)
     }
 
+    /// Bytes that may have been sent in total, as last told.
+    pub fn bytes_to(&self) -> u64 {
+        self.bytes_to
+    }
+
     /// Bytes received and not answered yet.
     pub fn outstanding(&self) -> u64 {
         self.received - self.answered
