@@ -74,12 +74,19 @@ impl Connection {
             Received::Frame(frame) => self.take_notice(frame),
             // An answer that arrived damaged: whoever waits learns why.
             Received::Refused(refused) if refused.is_answer => {
-                if let Some(pending) = self.lock().pending.remove(&refused.correlation) {
-                    pending.fail(refused.error.into());
-                }
+                self.fail(refused.correlation, refused.error.into());
             }
             // A notice of a kind this build does not know: notices may be skipped.
             Received::Refused(_) => {}
+        }
+    }
+
+    /// Tells whoever waits for an answer. Not under the lock: a producer that hears of it asks the
+    /// connection, and its driver asks while it holds a lock that the producer needs.
+    fn fail(&self, correlation: u64, cause: ClientError) {
+        let pending = self.lock().pending.remove(&correlation);
+        if let Some(pending) = pending {
+            pending.fail(cause);
         }
     }
 
@@ -164,9 +171,7 @@ impl Connection {
     fn take_pushback(&self, frame: &Frame) -> Result<(), DecodeError> {
         let notice: pushback::Request = frame.decode()?;
         if frame.correlation != 0 {
-            if let Some(pending) = self.lock().pending.remove(&frame.correlation) {
-                pending.fail(notice.pushback.into());
-            }
+            self.fail(frame.correlation, notice.pushback.into());
             return Ok(());
         }
         let sinks: Vec<_> = {
@@ -179,5 +184,71 @@ impl Connection {
             sink.pushback(&notice);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+    use bytes::Bytes;
+    use tokio::sync::{Semaphore, watch};
+
+    use super::super::{Outbox, State};
+    use super::*;
+    use crate::protocol::native::{FrameFlags, Refused, Wire};
+    use crate::types::Pushback;
+
+    fn connection() -> Arc<Connection> {
+        Arc::new(Connection {
+            address: String::new(),
+            writer_id: "".into(),
+            outbox: Outbox::default(),
+            state: Mutex::new(State::default()),
+            requests: Arc::new(Semaphore::new(1)),
+            correlations: AtomicU64::new(2),
+            subscription_numbers: AtomicU32::new(1),
+            subscriptions: AtomicU64::new(0),
+            closed: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            traffic_bytes: AtomicU64::new(0),
+        })
+    }
+
+    fn pushback() -> Received {
+        let notice =
+            pushback::Request { publisher: 0, partition: None, pushback: Pushback::draining() };
+        let mut control = Vec::new();
+        notice.put(&mut control);
+        Received::Frame(Frame {
+            frame_type: FrameType::Pushback,
+            flags: FrameFlags::NONE,
+            correlation: 7,
+            control: control.into(),
+            data: Bytes::new(),
+        })
+    }
+
+    #[test]
+    fn who_is_refused_is_told_without_the_connections_lock() {
+        let damaged = Refused {
+            correlation: 7,
+            frame_type: FrameType::Produce.as_u16(),
+            is_answer: true,
+            error: ErrorAnswer::new(ErrorCode::ChecksumMismatch, "damaged"),
+        };
+        for received in [pushback(), Received::Refused(damaged)] {
+            let connection = connection();
+            let (told, heard) = std::sync::mpsc::channel();
+            let asked = Arc::clone(&connection);
+            let sink = move |_: Result<produce::Response, ClientError>| {
+                told.send(asked.state.try_lock().is_ok()).expect("heard")
+            };
+            connection.lock().pending.insert(7, Pending::Produce(Box::new(sink)));
+            connection.take(received);
+            assert_eq!(heard.try_recv(), Ok(true));
+        }
     }
 }
