@@ -267,7 +267,8 @@ fn no_test_is_ignored_silently() {
 /// inside a fence.
 fn documented_commands() -> Vec<(String, String)> {
     let mut commands = Vec::new();
-    for page in ["README.md", "docs/operations.md", "docs/performance.md"] {
+    let pages = ["README.md", "docs/operations.md", "docs/performance.md", "docs/back-pressure.md"];
+    for page in pages {
         let Ok(text) = fs::read_to_string(root().join(page)) else { continue };
         let mut fenced = false;
         for line in text.lines() {
