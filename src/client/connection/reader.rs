@@ -195,8 +195,8 @@ mod tests {
     use bytes::Bytes;
     use tokio::sync::{Semaphore, watch};
 
-    use super::super::{Outbox, State};
     use super::*;
+    use crate::client::connection::{Outbox, State};
     use crate::protocol::native::{FrameFlags, Refused, Wire};
     use crate::types::Pushback;
 
