@@ -1,5 +1,6 @@
 //! Producers that send as much as they may, or more than they may: one record fills a batch.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -31,25 +32,44 @@ pub(super) enum Demand {
 /// One producer's connection and topic.
 pub(super) type Lane = (Client, TopicName);
 
-/// Runs all of them at the same time; what each of them moved in the measured time.
+/// Runs all of them at the same time.
 pub(super) async fn flood(
     lanes: Vec<Lane>,
     demand: Demand,
     options: &PressureOptions,
-) -> Result<Vec<Outcome>, BenchError> {
+) -> Result<Flooded, BenchError> {
     let clock = SystemClock::new();
     let mut tasks = JoinSet::new();
     for (number, (client, topic)) in lanes.into_iter().enumerate() {
         let producer = Producer { client, topic, demand, clock: clock.clone(), options: *options };
-        tasks.spawn(async move { producer.run().await.map(|outcome| (number, outcome)) });
+        tasks.spawn(async move { producer.run().await.map(|moved| (number, moved)) });
     }
     let mut outcomes = Vec::new();
     while let Some(done) = tasks.join_next().await {
         outcomes.push(done??);
     }
     outcomes.sort_by_key(|(number, _)| *number);
-    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+    let mut flooded = Flooded::default();
+    for (_, (outcome, refused_by)) in outcomes {
+        flooded.outcomes.push(outcome);
+        for (limit, times) in refused_by {
+            *flooded.refused_by.entry(limit).or_default() += times;
+        }
+    }
+    Ok(flooded)
 }
+
+/// What became of a flood.
+#[derive(Default)]
+pub(super) struct Flooded {
+    /// What each producer moved in the measured time.
+    pub(super) outcomes: Vec<Outcome>,
+    /// How often each limit refused, warm-up included.
+    pub(super) refused_by: RefusedBy,
+}
+
+/// Refusals by the limit they name.
+pub(super) type RefusedBy = BTreeMap<String, u64>;
 
 /// Millions of bytes a second of the measured time.
 pub(super) fn mb_per_s(outcomes: &[Outcome], options: &PressureOptions) -> f64 {
@@ -85,7 +105,7 @@ struct Producer {
 }
 
 impl Producer {
-    async fn run(self) -> Result<Outcome, BenchError> {
+    async fn run(self) -> Result<(Outcome, RefusedBy), BenchError> {
         let options = ProducerOptions {
             batch_bytes: BATCH_BYTES,
             buffer_bytes: BUFFER_BYTES,
@@ -93,7 +113,7 @@ impl Producer {
         };
         let producer = self.client.producer(&self.topic, options).await?;
         let value = value(RECORD_BYTES);
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut refused_by) = (Outcome::default(), RefusedBy::new());
         let mut waiting = FuturesUnordered::new();
         let mut ticks = match self.demand {
             Demand::Closed => None,
@@ -109,7 +129,10 @@ impl Producer {
                     let Some(due) = due else { break };
                     match producer.try_send(record) {
                         Ok(delivery) => waiting.push(wait(due, delivery)),
-                        Err(TrySendError::Pushback(_)) => outcome.throttled += 1,
+                        Err(TrySendError::Pushback(pushback)) => {
+                            outcome.throttled += 1;
+                            *refused_by.entry(pushback.limit_id).or_default() += 1;
+                        }
                         Err(TrySendError::Refused(error)) => return Err(error.into()),
                     }
                 }
@@ -118,7 +141,7 @@ impl Producer {
                 }
             }
         }
-        Ok(outcome)
+        Ok((outcome, refused_by))
     }
 
     fn end(&self) -> Duration {

@@ -67,7 +67,7 @@ async fn once(
     if limit {
         client.admin().delete_quota(&entity, Run::Really).await?;
     }
-    let outcomes = outcomes?;
+    let outcomes = outcomes?.outcomes;
     let (first, others) = outcomes.split_at(1);
     Ok((mb_per_s(first, options), mb_per_s(others, options)))
 }

@@ -1,6 +1,6 @@
 //! Five times the load there is room for: what is admitted is as much as without, and as quick.
 
-use super::flood::{Demand, Lane, flood, fresh_topic, mb_per_s};
+use super::flood::{Demand, Flooded, Lane, flood, fresh_topic, mb_per_s};
 use super::{Bound, Case, CaseReport, PressureOptions};
 use crate::bench::{BenchError, Outcome, Spread, Target};
 
@@ -19,15 +19,16 @@ pub(super) async fn run(
     let (mut peaks, mut goodputs, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     let (mut p99s, mut refusals) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds.max(1) {
-        let peak = mb_per_s(&run_once(target, Demand::Closed, options).await?, options);
+        let peak = mb_per_s(&run_once(target, Demand::Closed, options).await?.outcomes, options);
         let offered = TIMES * peak * 1e6 / PRODUCERS as f64;
-        let outcomes = run_once(target, Demand::Open(offered), options).await?;
+        let Flooded { outcomes, refused_by } =
+            run_once(target, Demand::Open(offered), options).await?;
         let goodput = mb_per_s(&outcomes, options);
         let all = sum(outcomes);
         let p99 = all.latencies.summary().p99_ms;
         progress(format!(
             "round {round}: peak {peak:.1} MB/s, at {TIMES} times that {goodput:.1} MB/s, p99 {p99:.1} ms, \
-             {} refused",
+             {} refused by {refused_by:?}",
             all.throttled
         ));
         peaks.push(peak);
@@ -52,7 +53,7 @@ async fn run_once(
     target: &Target,
     demand: Demand,
     options: &PressureOptions,
-) -> Result<Vec<Outcome>, BenchError> {
+) -> Result<Flooded, BenchError> {
     let topic = fresh_topic(target, "overload", 4, &[("durability", "fsync")]).await?;
     let mut lanes: Vec<Lane> = Vec::new();
     for _ in 0..PRODUCERS {

@@ -88,6 +88,9 @@ fn print(report: &CaseReport, out: &mut Output) -> CommandResult {
     out.json(report)
 }
 
+/// Topics come and go: that is no news here.
+const QUIET: &str = "log.level=warn";
+
 /// What its broker is started with.
 fn settings(case: Case) -> Vec<String> {
     let settings: &[&str] = match case {
@@ -95,6 +98,7 @@ fn settings(case: Case) -> Vec<String> {
         _ => &[],
     };
     let mut settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    settings.push(QUIET.to_owned());
     if case == Case::Greedy {
         settings.push(format!("memory.inflight_bytes_max={GREEDY_POOL_BYTES}"));
         settings.push("limits.connections_per_ip_max=2000".to_owned());
@@ -181,7 +185,7 @@ fn cost_of(
     dir: &Path,
 ) -> Result<Cost, Failure> {
     let dir = tempfile::tempdir_in(dir)?;
-    let mut settings = vec![format!("flow.enforcement={enforcement}")];
+    let mut settings = vec![format!("flow.enforcement={enforcement}"), QUIET.to_owned()];
     settings.extend(args.set.iter().cloned());
     let counts = dir.path().join("callgrind.out");
     let under = [
