@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
-use super::flow::{BacklogClaim, PartitionFlow, Past, TopicFlow};
+use super::flow::{BacklogClaim, Offer, PartitionFlow, Past, TopicFlow, TopicRules};
 use super::read::{Reads, execute};
 use super::request::{Fetched, ReadMode};
 use crate::storage::Partition;
@@ -90,6 +90,15 @@ impl Topic {
     /// backlog limits counts.
     pub fn backlog_room_bytes(&self) -> Option<u64> {
         self.flow.backlog.room_bytes()
+    }
+
+    /// An offer to a publisher, cut to what the topic's own limit leaves: nothing while it withholds
+    /// grants. `outstanding` is what the publisher has under way; that took its room already.
+    pub fn limit_offer(&self, offer: Offer, outstanding: u64, now: Duration) -> Offer {
+        let Some(rules) = TopicRules::of(&self.config_now()) else { return offer };
+        let (room, cause) = self.flow.limit.room(&rules, now);
+        let bytes = outstanding.saturating_add(room);
+        if bytes < offer.bytes { Offer { bytes, cause } } else { offer }
     }
 
     /// For a publisher's grants, which leave what groups must still read its room.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stoplog::broker::flow::{Cause, Offer};
 use stoplog::broker::{Broker, NewTopic, ProduceError, Produced, Topic};
 use stoplog::env::SeededRng;
 use stoplog::env::sim::{Fault, SimClock};
@@ -188,6 +189,10 @@ fn a_topic_that_holds_waits_a_little_and_then_refuses() {
         let topic = topic(&broker, "orders", &settings).await;
         let (written, held) = still.fill(&broker, &topic, PushbackCode::TopicFull).await;
         assert_eq!((held.severity, held.retry_after_ms), (Severity::Hold, 5_000));
+        let share = Offer { bytes: 1 << 20, cause: Cause::Window };
+        let offered = || topic.limit_offer(share, 10, broker.monotonic());
+        let withheld = Offer { bytes: 10, cause: Cause::TopicFull };
+        assert_eq!(offered(), withheld, "no more than is under way");
         still.clock.advance(Duration::from_secs(5));
         let refused = pushback(produce(&broker, &topic, 0, large_batch(60_000)).await);
         assert_eq!(refused.severity, Severity::Reject);
@@ -195,6 +200,7 @@ fn a_topic_that_holds_waits_a_little_and_then_refuses() {
         broker.trim(topic.id(), PartitionId(0), before).await.unwrap();
         let (produced, _) = still.persist(&broker, &topic, 60_000).await;
         assert_eq!(produced.base_offset, before + 1);
+        assert_ne!(offered(), withheld);
     });
 }
 

@@ -13,13 +13,13 @@ use crate::broker::flow::{
     AfterViolation, BacklogClaim, Cause, ConnectionFlow, Grant, Numbers, Party, PublisherGrant,
     Standing, Violation, Wake, Within,
 };
-use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced};
+use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced, Topic};
 use crate::protocol::native::{
     ErrorAnswer, Frame, FrameType, encode_answer, encode_error, encode_notice, grant, produce,
     publisher_close, publisher_open, pushback, want,
 };
 use crate::server::in_flight::Underway;
-use crate::types::{Acks, Class, ErrorCode, Pushback, TopicId, TopicPartition};
+use crate::types::{Acks, Class, ErrorCode, Pushback, TopicPartition};
 
 /// The publishers of one connection, by number.
 pub(super) struct Publishers {
@@ -32,7 +32,7 @@ pub(super) struct Publishers {
 struct Publisher {
     link: Arc<Link>,
     number: u32,
-    topic: TopicId,
+    topic: Arc<Topic>,
     grant: Mutex<PublisherGrant>,
     /// What it was promised of the room that the topic's backlog limits leave.
     backlog: BacklogClaim,
@@ -63,7 +63,7 @@ impl Publishers {
         let publisher = Arc::new_cyclic(|this: &Weak<Publisher>| Publisher {
             link: Arc::clone(link),
             number,
-            topic: request.topic,
+            topic: Arc::clone(&topic),
             grant: Mutex::new(broker.open_publisher(&topic, Class::Normal, this.clone())),
             backlog: topic.backlog_claim(),
             party: link.flow().map(party),
@@ -110,6 +110,7 @@ impl Publisher {
     fn poll(&self, now: Duration) -> Option<Grant> {
         let mut grant = self.lock();
         let offer = self.link.broker().flow().offer(grant.seat());
+        let offer = self.topic.limit_offer(offer, grant.outstanding(), now);
         let offer = self.backlog.limit(offer, grant.outstanding());
         let told = grant.poll(now, offer);
         self.backlog.promise(grant.unspent());
@@ -176,7 +177,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
     };
     let publisher = match request.publisher {
         0 => None,
-        number => match publishers.open.get(&number).filter(|p| p.topic == request.topic) {
+        number => match publishers.open.get(&number).filter(|p| p.topic.id() == request.topic) {
             Some(publisher) => Some(Arc::clone(publisher)),
             None => return refuse(unknown(number)),
         },
