@@ -12,6 +12,7 @@ mod server {
     mod memory;
     mod order;
     mod peer;
+    mod pressure;
     mod quotas;
     mod requests;
 }

@@ -243,18 +243,15 @@ async fn push(link: &Link, subscription: &Subscription, turn: Turn) -> Result<()
     let wanted = wanted.min(options.push_bytes).min(room).min(allowed).max(1);
     let units = wanted.min(options.push_queue_bytes).div_ceil(1024);
     let units = u32::try_from(units).unwrap_or(u32::MAX);
-    let room = Arc::clone(&link.push_room);
-    let permit = match Arc::clone(&room).try_acquire_many_owned(units) {
-        Ok(permit) => permit,
-        Err(_) => {
-            subscription.waits(link, Cause::Connection.into());
-            let Ok(permit) = room.acquire_many_owned(units).await else {
-                return Ok(()); // never closed while the connection lives
-            };
-            subscription.free(link);
-            permit
-        }
+    // Asked for in any case: it is where a task that goes on and on yields.
+    let acquired = Arc::clone(&link.push_room).acquire_many_owned(units);
+    if link.push_room.available_permits() < units as usize {
+        subscription.waits(link, Cause::Connection.into());
+    }
+    let Ok(permit) = acquired.await else {
+        return Ok(()); // never closed while the connection lives
     };
+    subscription.free(link);
     let fetched = read(subscription, turn, wanted).await.map_err(|error| error.to_answer())?;
     subscription.queue(link, turn, fetched, permit)
 }

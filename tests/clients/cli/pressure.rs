@@ -74,7 +74,7 @@ fn a_client_that_waits_for_its_quota_is_led_to_it() {
     let folder = tempfile::tempdir().expect("folder");
     let broker = Broker::start(folder.path());
     broker.run(&["topic", "create", "t", "--set", "max_message_bytes=2MiB"]).ok();
-    broker.run(&["quota", "set", "client/stoplog-produce", "produce_bytes=1"]).ok();
+    broker.run(&["quota", "set", "client/stoplog-produce", "produce_bytes=2KiB"]).ok();
     let mut large = vec![b'x'; 1_200_000];
     large.push(b'\n');
     broker.feed(&["produce", "t", "--batch-bytes", "2MiB"], &large).ok();
