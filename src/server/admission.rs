@@ -1,11 +1,16 @@
 //! How many connections there are, in total and from one address.
 //!
+//! Beyond every limit on connections some places are left for whoever takes load away or looks why
+//! there is any: without them nobody could come in to lift the limit. A connection on such a place
+//! says nothing else, or it ends.
+//!
 //! # Invariants
-//! `total <= connections_max` and, for every address, `count <= connections_per_ip_max`.
+//! Of ordinary connections there are at most `connections_max`, and `connections_per_ip_max` from
+//! one address; of the others at most `system_connections`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::ServerOptions;
 use crate::types::{Pushback, PushbackCode, PushbackScope};
@@ -18,12 +23,14 @@ struct State {
     counts: Mutex<Counts>,
     total_max: usize,
     per_ip_max: usize,
+    system_max: usize,
 }
 
 #[derive(Default)]
 struct Counts {
-    total: usize,
+    ordinary: usize,
     by_ip: HashMap<IpAddr, usize>,
+    system: usize,
 }
 
 /// One connection's place; given up by dropping it.
@@ -31,6 +38,8 @@ struct Counts {
 pub(super) struct Seat {
     admission: Admission,
     ip: IpAddr,
+    /// Why it is one of those beyond the limits.
+    refusal: OnceLock<Pushback>,
 }
 
 /// When a refused client is to try again: long enough that it is no load.
@@ -42,32 +51,58 @@ impl Admission {
             counts: Mutex::default(),
             total_max: options.connections_max,
             per_ip_max: options.connections_per_ip_max,
+            system_max: options.system_connections,
         }))
     }
 
     /// A place for a connection, or which limit refuses it.
     pub(super) fn admit(&self, ip: IpAddr) -> Result<Seat, Pushback> {
         let mut counts = self.lock();
-        let from_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
-        if counts.total >= self.0.total_max {
-            return Err(refusal(PushbackScope::Broker, counts.total, self.0.total_max));
+        let refusal = self.refusal(&counts, ip);
+        match &refusal {
+            None => counts.seat(ip),
+            Some(_) if counts.system < self.0.system_max => counts.system += 1,
+            Some(refusal) => return Err(refusal.clone()),
         }
-        if from_ip >= self.0.per_ip_max {
-            return Err(refusal(PushbackScope::Principal, from_ip, self.0.per_ip_max));
-        }
-        counts.total += 1;
-        counts.by_ip.insert(ip, from_ip + 1);
-        Ok(Seat { admission: self.clone(), ip })
+        let refusal = refusal.map_or_else(OnceLock::new, OnceLock::from);
+        Ok(Seat { admission: self.clone(), ip, refusal })
     }
 
     /// Connections that are open.
     pub(super) fn total(&self) -> usize {
-        self.lock().total
+        let counts = self.lock();
+        counts.ordinary + counts.system
+    }
+
+    fn refusal(&self, counts: &Counts, ip: IpAddr) -> Option<Pushback> {
+        let from_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
+        if counts.ordinary >= self.0.total_max {
+            return Some(refusal(PushbackScope::Broker, counts.ordinary, self.0.total_max));
+        }
+        let full = from_ip >= self.0.per_ip_max;
+        full.then(|| refusal(PushbackScope::Principal, from_ip, self.0.per_ip_max))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        // Both counts change together under the lock; a panic cannot part them.
+        // The counts change together under the lock; a panic cannot part them.
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn seat(&mut self, ip: IpAddr) {
+        self.ordinary += 1;
+        *self.by_ip.entry(ip).or_default() += 1;
+    }
+
+    fn unseat(&mut self, ip: IpAddr) {
+        self.ordinary -= 1;
+        if let Some(count) = self.by_ip.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_ip.remove(&ip);
+            }
+        }
     }
 }
 
@@ -77,15 +112,36 @@ fn refusal(scope: PushbackScope, observed: usize, limit: usize) -> Pushback {
         .after_ms(RETRY_AFTER_MS)
 }
 
+impl Seat {
+    /// A limit that was not known before refuses the connection: it goes to one of the places
+    /// beyond the limits, or has to leave when none is free.
+    pub(super) fn refuse(&self, refusal: Pushback) -> Result<(), Pushback> {
+        let mut counts = self.admission.lock();
+        if self.refusal.get().is_some() {
+            return Ok(());
+        }
+        if counts.system >= self.admission.0.system_max {
+            return Err(refusal);
+        }
+        counts.unseat(self.ip);
+        counts.system += 1;
+        // Empty, as was seen under the lock.
+        let _ = self.refusal.set(refusal);
+        Ok(())
+    }
+
+    /// What refused the connection, when its place is one beyond the limits.
+    pub(super) fn refusal(&self) -> Option<&Pushback> {
+        self.refusal.get()
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut counts = self.admission.lock();
-        counts.total -= 1;
-        if let Some(count) = counts.by_ip.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_ip.remove(&self.ip);
-            }
+        match self.refusal.get() {
+            None => counts.unseat(self.ip),
+            Some(_) => counts.system -= 1,
         }
     }
 }
@@ -94,24 +150,51 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
-    #[test]
-    fn places_are_limited_in_total_and_by_address() {
-        let options = ServerOptions {
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+    const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+    fn admission(system_connections: usize) -> Admission {
+        Admission::new(&ServerOptions {
             connections_max: 3,
             connections_per_ip_max: 2,
+            system_connections,
             ..ServerOptions::default()
-        };
-        let admission = Admission::new(&options);
-        let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let first = admission.admit(one).expect("free");
-        let _second = admission.admit(one).expect("free");
-        let refused = admission.admit(one).map(drop).expect_err("two from one address");
+        })
+    }
+
+    #[test]
+    fn places_are_limited_in_total_and_by_address() {
+        let admission = admission(0);
+        let first = admission.admit(ONE).expect("free");
+        let _second = admission.admit(ONE).expect("free");
+        let refused = admission.admit(ONE).map(drop).expect_err("two from one address");
         assert_eq!((refused.scope, refused.limit), (PushbackScope::Principal, 2));
-        let _third = admission.admit(two).expect("free");
-        let refused = admission.admit(two).map(drop).expect_err("three in total");
+        let _third = admission.admit(TWO).expect("free");
+        let refused = admission.admit(TWO).map(drop).expect_err("three in total");
         assert_eq!((refused.scope, refused.limit), (PushbackScope::Broker, 3));
         drop(first);
         assert_eq!(admission.total(), 2);
-        let _again = admission.admit(one).expect("free again");
+        let _again = admission.admit(ONE).expect("free again");
+    }
+
+    #[test]
+    fn some_places_are_left_beyond_every_limit() {
+        let admission = admission(2);
+        let first = admission.admit(ONE).expect("free");
+        let _second = admission.admit(ONE).expect("free");
+        assert!(first.refusal().is_none());
+        let beyond = admission.admit(ONE).expect("beyond the limit");
+        assert_eq!(beyond.refusal().map(|refusal| refusal.limit), Some(2));
+        first.refuse(refusal(PushbackScope::Principal, 9, 7)).expect("the last place beyond");
+        assert_eq!(first.refusal().map(|refusal| refusal.limit), Some(7));
+        let third = admission.admit(ONE).expect("the place of the first");
+        assert!(third.refusal().is_none());
+        third.refuse(refusal(PushbackScope::Principal, 9, 7)).expect_err("no place is left");
+        let _fourth = admission.admit(TWO).expect("free");
+        admission.admit(TWO).map(drop).expect_err("no place is left");
+        drop((first, beyond));
+        assert_eq!(admission.total(), 3);
+        let again = admission.admit(TWO).expect("beyond the limit");
+        assert_eq!(again.refusal().map(|refusal| refusal.limit), Some(3));
     }
 }

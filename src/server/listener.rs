@@ -210,10 +210,7 @@ async fn accept(
             Ok((socket, peer)) => match admission.admit(peer.ip()) {
                 Ok(seat) => {
                     let (shared, watch) = (Arc::clone(&shared), watch.clone());
-                    connections.spawn(async move {
-                        native::serve(socket, peer, shared, watch).await;
-                        drop(seat);
-                    });
+                    connections.spawn(native::serve(socket, peer, seat, shared, watch));
                 }
                 Err(pushback) => {
                     debug!(%peer, %pushback, "connection refused");

@@ -14,6 +14,9 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// Connections at once from one address, so that one machine cannot take all.
     pub connections_per_ip_max: usize,
+    /// Connections beyond these and beyond quotas, for heartbeats, commits, deletes and questions
+    /// what limits whom: operators get in when everybody is in.
+    pub system_connections: usize,
     /// Time for HELLO after the connection was accepted.
     pub handshake_timeout_ms: u64,
     /// A connection without any frame for so long is closed.
@@ -57,6 +60,7 @@ impl Default for ServerOptions {
             insecure: false,
             connections_max: 10_000,
             connections_per_ip_max: 5_000,
+            system_connections: 64,
             handshake_timeout_ms: 5_000,
             idle_timeout_ms: 600_000,
             frame_grace_ms: 10_000,

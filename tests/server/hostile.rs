@@ -145,7 +145,7 @@ async fn silence_and_slow_frames_are_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_limit_are_told_so() {
-    let options = ServerOptions { connections_max: 2, ..ServerOptions::default() };
+    let options = ServerOptions { connections_max: 2, system_connections: 0, ..Default::default() };
     let site = Site::with(options).await;
     let first = site.peer().await;
     let _second = site.peer().await;

@@ -1,11 +1,14 @@
 //! Quotas on the wire.
 
+use stoplog::protocol::native::metadata::{self, TopicSelector};
 use stoplog::protocol::native::{
-    FrameType, pushback, quota_delete, quota_list, quota_set, topic_create, topic_list,
+    FrameType, pushback, quota_delete, quota_list, quota_set, seek, subscribe, topic_create,
+    topic_list, unsubscribe,
 };
 use stoplog::server::ServerOptions;
 use stoplog::types::{
-    Acks, Effects, ErrorCode, Pushback, PushbackCode, QuotaDescription, Resource, TopicId,
+    Acks, Effects, ErrorCode, Offset, PartitionId, Pushback, PushbackCode, QuotaDescription,
+    Resource, TopicId,
 };
 
 use super::peer::{Peer, Site, batch, greeting};
@@ -123,14 +126,60 @@ async fn requests_and_partitions_are_counted_and_the_way_out_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_has_as_many_connections_as_its_quota() {
+async fn opening_and_moving_a_subscription_are_requests_and_closing_it_is_none() {
     let site = Site::start().await;
+    let topic = site.topic("orders", 1).await;
+    let mut peer = site.peer().await;
+    let open = |subscription| subscribe::Request {
+        subscription,
+        topic,
+        partition: PartitionId(0),
+        from: Offset(0),
+        bytes_to: 1,
+        records_to: 1,
+        group: None,
+    };
+    peer.call(&open(1)).await.expect("no quota");
+    peer.call(&set("client/peer", "requests", "0")).await.expect("set");
+    let refused = peer.call(&open(2)).await.expect_err("none is allowed");
+    assert_eq!(refused.code, ErrorCode::ThrottledRate);
+    let seek =
+        seek::Request { subscription: 1, epoch: 1, from: Offset(0), bytes_to: 1, records_to: 1 };
+    let refused = peer.call(&seek).await.expect_err("none is allowed");
+    assert_eq!(refused.code, ErrorCode::ThrottledRate);
+    peer.call(&unsubscribe::Request { subscription: 1 }).await.expect("it takes load away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_as_many_connections_as_its_quota_whenever_they_came() {
+    let site = Site::with(ServerOptions { system_connections: 0, ..Default::default() }).await;
     let mut first = site.peer().await;
     first.call(&set("client/peer", "connections", "2")).await.expect("set");
     let second = site.peer().await;
-    let third = site.peer().await;
-    let mut fourth = Peer::connect(site.address()).await;
-    let refused = fourth.call(&greeting()).await.expect_err("two came since the quota");
+    let mut third = Peer::connect(site.address()).await;
+    let refused = third.call(&greeting()).await.expect_err("two are open");
     assert_eq!(refused.code, ErrorCode::ConnLimit);
-    drop((second, third));
+    assert_eq!(described(&mut first, "client/peer").await.used[0].used, 2);
+    drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_locked_everybody_out_can_come_in_to_take_it_back() {
+    let site = Site::start().await;
+    let mut first = site.peer().await;
+    first.call(&set("client/<default>", "connections", "0")).await.expect("set");
+    drop(first);
+    let mut other = site.peer().await;
+    let refused = other.call(&metadata::Request { topics: TopicSelector::All }).await;
+    let refused = refused.expect_err("beyond the limit");
+    assert_eq!(refused.code, ErrorCode::ConnLimit);
+    let told = refused.pushback.expect("by a limit");
+    assert_eq!(told.limit_id, "quota:client/peer");
+    assert!(other.next().await.is_none(), "it does not keep the place");
+    let mut operator = site.peer().await;
+    let used = described(&mut operator, "client/<default>").await.used;
+    assert!(used.iter().any(|used| used.refused >= 2), "{used:?}");
+    operator.call(&delete("client/<default>")).await.expect("removed");
+    let mut again = site.peer().await;
+    again.call(&metadata::Request { topics: TopicSelector::All }).await.expect("no quota any more");
 }

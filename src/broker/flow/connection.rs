@@ -1,19 +1,21 @@
 //! What limits one connection: its share of the pool and its quotas.
 //!
 //! # Invariants
-//! Without any quota nothing here takes a lock or more than one load. Chains are resolved anew after
-//! an edit, when they are next asked for.
+//! Without any quota no request takes a lock here or more than one load; only a connection that
+//! opens does, so that a quota that comes later finds it. Chains are resolved anew after an edit,
+//! when they are next asked for.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Chain, ConnectionShare, Cost, Direction, LevelHold, Parties, QuotaRefusal, QuotaTree, Scope,
-    Subject,
+    Chain, ConnectionShare, Cost, Direction, LevelHold, Parties, Place, QuotaRefusal, QuotaTree,
+    Scope, Subject,
 };
-use crate::types::{GroupId, Resource, TopicName};
+use crate::types::{Class, GroupId, Resource, TopicName};
 
 /// Who is on the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,9 +201,17 @@ impl ConnectionFlow {
         self.chain(now).charge(cost, now)
     }
 
-    /// Holds a place among its client's connections.
-    pub fn hold_connection(&self, now: Duration) -> Result<LevelHold, QuotaRefusal> {
-        self.chain(now).hold(Resource::Connections, 1)
+    /// Takes a place among its client's connections.
+    pub fn hold_connection(&self, now: Duration) -> Result<Place, QuotaRefusal> {
+        self.0.quotas.connect(&self.0.identity, now)
+    }
+
+    /// The most important class its publishers may ask for.
+    pub fn class_max(&self, now: Duration) -> Class {
+        if self.0.quotas.is_unused() {
+            return Class::Critical;
+        }
+        self.chain(now).class_max()
     }
 
     fn fetch_chains(
@@ -225,26 +235,28 @@ impl ConnectionFlow {
     }
 
     fn topic(&self, topic: &TopicName, now: Duration) -> Arc<Chain> {
-        let mut chains = self.0.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = &mut chains.topics;
-        if known.len() >= CHAINS_MAX && !known.contains_key(topic) {
-            known.clear();
-        }
-        let mut found = known.remove(topic);
-        let chain = self.current(&mut found, Scope::Topic(topic), now);
-        known.insert(topic.clone(), Arc::clone(&chain));
-        chain
+        self.named(|chains| &mut chains.topics, topic, Scope::Topic(topic), now)
     }
 
     fn group(&self, group: &GroupId, now: Duration) -> Arc<Chain> {
+        self.named(|chains| &mut chains.groups, group, Scope::Group(group), now)
+    }
+
+    fn named<K: Clone + Eq + Hash>(
+        &self,
+        kind: fn(&mut Chains) -> &mut HashMap<K, Arc<Chain>>,
+        name: &K,
+        scope: Scope<'_>,
+        now: Duration,
+    ) -> Arc<Chain> {
         let mut chains = self.0.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = &mut chains.groups;
-        if known.len() >= CHAINS_MAX && !known.contains_key(group) {
+        let known = kind(&mut chains);
+        if known.len() >= CHAINS_MAX && !known.contains_key(name) {
             known.clear();
         }
-        let mut found = known.remove(group);
-        let chain = self.current(&mut found, Scope::Group(group), now);
-        known.insert(group.clone(), Arc::clone(&chain));
+        let mut found = known.remove(name);
+        let chain = self.current(&mut found, scope, now);
+        known.insert(name.clone(), Arc::clone(&chain));
         chain
     }
 

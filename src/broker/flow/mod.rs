@@ -69,8 +69,8 @@ pub use publisher::{
     Seat, Seats, Standing, Violation, Wake,
 };
 pub use quota::{
-    Chain, Cost, Direction, LevelHold, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree, Scope,
-    Subject,
+    Chain, Cost, Direction, LevelHold, Place, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree,
+    Scope, Subject,
 };
 pub use reads::{ColdReads, ReadOptions, ReadShare};
 pub use registry::Registry;

@@ -30,6 +30,14 @@ pub(super) const ROWS: &[Setting] = &[
         apply: |r, v| r.server.connections_per_ip_max = v.narrow(),
     },
     Setting {
+        key: "limits.system_connections",
+        kind: Kind::Count { min: 0, max: 1000 },
+        default: "64",
+        doc: "Connections beyond the others, and beyond quotas, for heartbeats, commits, deletes, quotas and questions what limits whom.",
+        reason: "Without them nobody could come in to lift the limit.",
+        apply: |r, v| r.server.system_connections = v.narrow(),
+    },
+    Setting {
         key: "limits.requests_max",
         kind: Kind::Count { min: 1, max: 100_000 },
         default: "256",

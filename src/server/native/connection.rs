@@ -24,6 +24,7 @@ use crate::protocol::native::{
     Deframer, ErrorAnswer, FrameError, FrameLimits, FrameType, Received, encode_error,
     encode_notice, goodbye,
 };
+use crate::server::admission::Seat;
 use crate::server::phase::{Phase, PhaseWatch};
 use crate::server::writer::write_all;
 use crate::types::{ErrorCode, Pushback};
@@ -51,12 +52,13 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 pub(in crate::server) async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
+    seat: Seat,
     shared: Arc<Shared>,
     phase: PhaseWatch,
 ) {
     let _ = socket.set_nodelay(true); // an optimisation; the connection works without
     let (reading, mut writing) = socket.into_split();
-    let link = Arc::new(Link::new(shared, peer, phase.clone()));
+    let link = Arc::new(Link::new(shared, peer, seat, phase.clone()));
     let stall = Duration::from_millis(link.shared.options.write_stall_ms);
     let writer = tokio::spawn({
         let link = Arc::clone(&link);
@@ -263,7 +265,10 @@ impl Connection {
             let earned_ms = self.deframer.started_bytes() as u64 * 1_000 / rate;
             return started + Duration::from_millis(options.frame_grace_ms + earned_ms);
         }
-        self.last_frame + Duration::from_millis(options.idle_timeout_ms)
+        let beyond_limits = self.link.refusal().is_some();
+        let idle_ms =
+            if beyond_limits { options.handshake_timeout_ms } else { options.idle_timeout_ms };
+        self.last_frame + Duration::from_millis(idle_ms)
     }
 
     fn too_slow(&self) -> End {

@@ -8,15 +8,16 @@ use tokio::sync::Semaphore;
 
 use super::Shared;
 use crate::broker::Broker;
-use crate::broker::flow::{ConnectionFlow, Cost, Identity, LevelHold};
+use crate::broker::flow::{ConnectionFlow, Cost, Identity, Place};
 use crate::protocol::native::{
     Call, ErrorAnswer, ErrorDetail, FrameLimits, FrameType, Notice, encode_answer, encode_error,
     encode_notice,
 };
+use crate::server::admission::Seat;
 use crate::server::in_flight::InFlight;
 use crate::server::outbox::{Hold, Outbox};
 use crate::server::phase::PhaseWatch;
-use crate::types::ErrorCode;
+use crate::types::{ErrorCode, Pushback};
 
 /// A connection, as its requests see it.
 pub(super) struct Link {
@@ -27,6 +28,7 @@ pub(super) struct Link {
     /// Room for pushed batches, in KiB; fair, so subscriptions take turns.
     pub(super) push_room: Arc<Semaphore>,
     pub(super) phase: PhaseWatch,
+    seat: Seat,
     greeting: OnceLock<Greeting>,
 }
 
@@ -35,12 +37,17 @@ struct Greeting {
     client_id: Arc<str>,
     frame_bytes_max: u32,
     flow: ConnectionFlow,
-    /// Its place among the connections of its client and address.
-    _place: LevelHold,
+    /// Its place among the connections of its client and address; none beyond their limit.
+    _place: Option<Place>,
 }
 
 impl Link {
-    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, phase: PhaseWatch) -> Link {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        seat: Seat,
+        phase: PhaseWatch,
+    ) -> Link {
         let room = shared.options.push_queue_bytes.div_ceil(1024).max(1);
         Link {
             shared,
@@ -49,6 +56,7 @@ impl Link {
             in_flight: InFlight::default(),
             push_room: Arc::new(Semaphore::new(room)),
             phase,
+            seat,
             greeting: OnceLock::new(),
         }
     }
@@ -57,7 +65,8 @@ impl Link {
         &self.shared.broker
     }
 
-    /// Remembers what HELLO said, unless a quota on connections is used up.
+    /// Remembers what HELLO said. Whoever is beyond a limit on connections gets one of the places
+    /// kept for that, if there is one.
     pub(super) fn greet(&self, client_id: &str, frame_bytes_max: u32) -> Result<(), ErrorAnswer> {
         let flow = self.broker().connect(Identity::anonymous(client_id, self.peer.ip()));
         let now = self.broker().monotonic();
@@ -66,7 +75,13 @@ impl Link {
             flow.charge(&one, now)?;
             Ok(place)
         });
-        let _place = place.map_err(|refusal| ErrorAnswer::from(refusal.pushback()))?;
+        let _place = match place {
+            Ok(place) => Some(place),
+            Err(refusal) => {
+                self.seat.refuse(refusal.pushback())?;
+                None
+            }
+        };
         // Said once: whoever is greeted never comes here again.
         let _ = self.greeting.set(Greeting {
             client_id: client_id.into(),
@@ -87,6 +102,11 @@ impl Link {
     /// What limits it; nothing of its own before HELLO.
     pub(super) fn flow(&self) -> Option<&ConnectionFlow> {
         self.greeting.get().map(|greeting| &greeting.flow)
+    }
+
+    /// What refused it, when it is on one of the places beyond the limits.
+    pub(super) fn refusal(&self) -> Option<&Pushback> {
+        self.seat.refusal()
     }
 
     /// Whether HELLO was answered.

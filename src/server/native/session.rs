@@ -61,6 +61,12 @@ impl Session {
         if frame.flags.is_answer() {
             return true; // the answer to a PING of ours, or nonsense without effect
         }
+        if let Some(refusal) = self.link.refusal()
+            && !is_system(frame.frame_type)
+        {
+            self.link.refuse(frame.frame_type, frame.correlation, &refusal.clone().into());
+            return false;
+        }
         self.reap();
         if self.draining && !is_taken_while_draining(frame.frame_type) {
             self.link.refuse(frame.frame_type, frame.correlation, &Pushback::draining().into());
@@ -204,9 +210,17 @@ impl Session {
         frame: &Frame,
         work: impl FnOnce(&mut Session, C) -> Result<C::Answer, ErrorAnswer>,
     ) {
-        let result = frame.decode::<C>().map_err(ErrorAnswer::from);
-        let result = result.and_then(|request| work(self, request));
+        let result = self.counted(frame).and_then(|request| work(self, request));
         self.link.answer::<C>(frame.correlation, result);
+    }
+
+    /// A request, once its quotas have counted it.
+    fn counted<C: Call>(&self, frame: &Frame) -> Result<C, ErrorAnswer> {
+        let request = frame.decode::<C>()?;
+        if !is_free(frame.frame_type) {
+            self.link.charge(&Cost { requests: 1, ..Cost::default() })?;
+        }
+        Ok(request)
     }
 
     /// Answers from a task of its own.
@@ -237,15 +251,10 @@ impl Session {
             self.link.refuse(frame.frame_type, frame.correlation, &error);
             None
         };
-        let request = match frame.decode::<C>() {
+        let request = match self.counted(frame) {
             Ok(request) => request,
-            Err(error) => return refuse(error.into()),
+            Err(error) => return refuse(error),
         };
-        if !is_free(frame.frame_type)
-            && let Err(error) = self.link.charge(&Cost { requests: 1, ..Cost::default() })
-        {
-            return refuse(error);
-        }
         let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
             return refuse(too_many(self.link.shared.options.requests_max));
         };
@@ -306,7 +315,12 @@ fn is_free(kind: FrameType) -> bool {
     use FrameType as T;
     matches!(
         kind,
-        T::GroupHeartbeat
+        T::Hello
+            | T::Ping
+            | T::PublisherClose
+            | T::Unsubscribe
+            | T::Pause
+            | T::GroupHeartbeat
             | T::GroupCommit
             | T::Pressure
             | T::Why
@@ -316,6 +330,26 @@ fn is_free(kind: FrameType) -> bool {
             | T::Trim
             | T::TopicDelete
     )
+}
+
+/// Whether a connection beyond the limits may ask it: what no quota counts, and what operators need
+/// to find out.
+fn is_system(kind: FrameType) -> bool {
+    use FrameType as T;
+    is_free(kind)
+        || matches!(
+            kind,
+            T::Goodbye
+                | T::ClusterInfo
+                | T::TopicList
+                | T::TopicDescribe
+                | T::TopicAlter
+                | T::GroupCommitted
+                | T::GroupDescribe
+                | T::GroupList
+                | T::GroupReset
+                | T::GroupDelete
+        )
 }
 
 /// Whether a request is taken while the server drains: consumers that stop still commit and leave,

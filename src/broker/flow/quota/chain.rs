@@ -95,6 +95,13 @@ impl Chain {
         Ok(hold)
     }
 
+    /// Holds `amount` of a level whatever there is: it was there before the limit.
+    pub(super) fn hold_anyway(&self, resource: Resource, amount: u64) -> LevelHold {
+        let links = self.links.iter().filter(|link| link.limit.resource() == resource);
+        let hold = links.inspect(|link| link.limit.hold_anyway(amount));
+        LevelHold(hold.map(|link| (Arc::clone(&link.limit), amount)).collect())
+    }
+
     /// The most important class that may be asked for.
     pub fn class_max(&self) -> Class {
         self.class_max

@@ -134,7 +134,7 @@ impl Limit {
             Ok(_) => Ok(()),
             Err(_) if self.is_dry_run() => {
                 self.would_throttle.increment();
-                self.held.fetch_add(amount, Ordering::AcqRel);
+                self.hold_anyway(amount);
                 Ok(())
             }
             Err(held) => {
@@ -142,6 +142,11 @@ impl Limit {
                 Err(held.saturating_add(stored))
             }
         }
+    }
+
+    /// Holds `amount` more, whatever there is.
+    pub(super) fn hold_anyway(&self, amount: u64) {
+        self.held.fetch_add(amount, Ordering::AcqRel);
     }
 
     /// Gives back what [`Limit::hold`] took.

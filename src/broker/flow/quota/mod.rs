@@ -11,6 +11,7 @@ mod chain;
 mod cost;
 mod limit;
 mod members;
+mod places;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,5 +19,6 @@ mod tree;
 
 pub use chain::{Chain, LevelHold, QuotaRefusal};
 pub use cost::{Cost, Direction};
+pub use places::Place;
 pub use table::{QuotaTable, Scope, Subject};
 pub use tree::{QuotaOptions, QuotaTree};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Chain, Cost, Direction, QuotaOptions, QuotaTable, QuotaTree, Scope, Subject};
-use crate::broker::flow::{Cause, Names, UNLIMITED};
+use crate::broker::flow::{Cause, Identity, Names, UNLIMITED};
 use crate::types::{
     Class, Effects, PushbackCode, PushbackScope, QuotaEntity, QuotaLimits, QuotaUse, Resource,
     Severity, TopicName,
@@ -60,6 +60,26 @@ fn without_a_quota_a_chain_is_empty() {
     assert!(chain.charge(&bytes(u64::MAX), ms(0)).is_ok());
     assert_eq!(chain.allowance_bytes(Direction::Produce, ms(0)), UNLIMITED);
     assert_eq!(chain.class_max(), Class::Critical);
+}
+
+#[test]
+fn connections_that_were_there_before_the_quota_count() {
+    let tree = Arc::new(tree(&[]));
+    let who = |client| Identity::anonymous(client, [10, 0, 0, 7].into());
+    let connect = |client| tree.connect(&who(client), ms(0));
+    let first = connect("shop").expect("no quota");
+    let (_second, _other) = (connect("shop").expect("no quota"), connect("other").expect("none"));
+    tree.replace(table(&[("client/shop", &[("connections", "2")])]), ms(0));
+    assert_eq!(used(&tree, "client/shop", Resource::Connections).used, 2);
+    let told = connect("shop").expect_err("a third").pushback();
+    assert_eq!((told.code, told.limit), (PushbackCode::ConnLimit, 2));
+    drop(first);
+    let _third = connect("shop").expect("a place was given up");
+    tree.replace(table(&[("client/shop", &[("connections", "1")])]), ms(0));
+    assert_eq!(used(&tree, "client/shop", Resource::Connections).used, 2, "nobody is thrown out");
+    tree.replace(table(&[("client/other", &[("connections", "1")])]), ms(0));
+    connect("other").expect_err("one was there");
+    let _fourth = connect("shop").expect("no quota any more");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::chain::Link;
 use super::limit::Limit;
+use super::places::Places;
 use super::table::Step;
 use super::{Chain, QuotaTable, Scope, Subject};
 use crate::broker::flow::{Cause, Names, UNLIMITED};
@@ -48,6 +49,8 @@ pub struct QuotaTree {
     generation: AtomicU64,
     /// Whether there is any record.
     used: AtomicBool,
+    /// Locked before `state`.
+    pub(super) places: Mutex<Places>,
     state: Mutex<State>,
 }
 
@@ -66,7 +69,14 @@ impl QuotaTree {
     pub fn new(options: QuotaOptions, names: Arc<Names>, table: QuotaTable) -> QuotaTree {
         let used = AtomicBool::new(table.records().next().is_some());
         let state = Mutex::new(State { table, ..State::default() });
-        QuotaTree { options, names, generation: AtomicU64::new(0), used, state }
+        QuotaTree {
+            options,
+            names,
+            generation: AtomicU64::new(0),
+            used,
+            places: Mutex::default(),
+            state,
+        }
     }
 
     /// Puts an edited table in force.
@@ -84,6 +94,8 @@ impl QuotaTree {
         let records = |key: &Key| table.records().any(|(entity, _)| *entity == key.0);
         forgotten.retain(|key, _| records(key));
         self.generation.fetch_add(1, Ordering::Release);
+        drop(state);
+        self.recount(now);
     }
 
     /// Whether nobody is limited: one load.
@@ -202,6 +214,13 @@ impl QuotaTree {
         }));
         uses.sort_by(|a, b| (&a.entity, a.resource).cmp(&(&b.entity, b.resource)));
         uses
+    }
+
+    /// Whether any record limits connections.
+    pub(super) fn limits_connections(&self) -> bool {
+        let state = self.state();
+        let mut records = state.table.records();
+        records.any(|(_, limits)| limits.limits.contains_key(&Resource::Connections))
     }
 
     /// All records in force.
