@@ -11,6 +11,8 @@ mod disk_model;
 mod exhaustive;
 #[path = "sim/explorer.rs"]
 mod explorer;
+#[path = "sim/flow/mod.rs"]
+mod flow;
 #[path = "sim/flow/amplify.rs"]
 mod flow_amplify;
 #[path = "sim/flow/backlog.rs"]

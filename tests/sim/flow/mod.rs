@@ -1,0 +1,12 @@
+//! Flow control as a whole: the real [`stoplog::broker::flow::Flow`] between simulated clients and
+//! model log writers, by seed.
+
+mod client;
+mod fairness;
+mod overload;
+pub mod world;
+mod writer;
+
+pub use client::{Behaviour, Client, Plan};
+pub use world::FlowSim;
+pub use writer::{Fsync, ModelWriter};
