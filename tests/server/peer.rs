@@ -38,6 +38,9 @@ impl Site {
     pub async fn of(options: ServerOptions, change: impl FnOnce(&mut BrokerOptions)) -> Site {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut broker = BrokerOptions::new(dir.path().join("data"));
+        // How full the disk of the machine is does not matter.
+        (broker.disk.low, broker.disk.high) = (Some(3 << 20), Some(2 << 20));
+        broker.disk.full = Some(1 << 20);
         change(&mut broker);
         let broker = Broker::open(broker).await.expect("the broker opens");
         let options = ServerOptions { listen: "127.0.0.1:0".to_owned(), ..options };

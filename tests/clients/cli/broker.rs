@@ -18,7 +18,13 @@ impl Broker {
     /// Starts one on a free port and waits for its ready line.
     pub fn start(data: &Path) -> Broker {
         let mut command = Command::new(STOPLOG);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--set", "log.level=warn", "--data"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--set", "log.level=warn"]);
+        // How full the disk of the machine is does not matter.
+        let levels = ["disk.low=3MiB", "disk.high=2MiB", "disk.full=1MiB"];
+        for level in levels {
+            command.args(["--set", level]);
+        }
+        command.arg("--data");
         let mut child = command.arg(data).stdout(Stdio::piped()).spawn().expect("serve starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("a pipe");
