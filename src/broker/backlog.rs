@@ -1,7 +1,8 @@
-//! Drives backlog limits: what groups have not read may hold the producers of a topic back.
+//! Drives what groups do to the topics they read: backlog limits hold producers back, `protect`
+//! keeps retention from what is unread.
 //!
 //! # Promises
-//! Limits are in force before the broker is opened.
+//! Both are in force before the broker is opened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::flow::{
     BacklogEdge, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, PartitionSeen, Past, Phase,
 };
 use super::topic::Topic;
-use crate::types::{Timestamp, TopicConfig, TopicId, TopicPartition};
+use crate::types::{Protect, Timestamp, TopicConfig, TopicId, TopicPartition};
 
 /// How late a limit may follow what a group commits.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -60,12 +61,25 @@ impl Backlogs {
         for edge in self.watch.tick(topics, &self.core.board, now, time) {
             self.tell(&edge);
         }
+        self.topics.iter().for_each(|topic| self.protect(topic, now));
     }
 
-    /// Finds topics with limits. One that lost its last is looked at once more, to open its gate.
+    /// Lets retention go as far as the slowest group that protects the topic.
+    fn protect(&self, topic: &Topic, now: Duration) {
+        let (board, idle_max) = (&self.core.board, self.core.options.flow.protect_idle());
+        let groups = board.protecting(topic.id(), &topic.config_now().protect);
+        for partition in topic.partitions().iter() {
+            partition.protect(board.protected(partition.id(), &groups, idle_max, now));
+        }
+    }
+
+    /// Finds topics with limits or protection. One that lost its last is looked at once more.
     fn scan(&mut self) {
         let known = std::mem::take(&mut self.topics);
-        let is_limited = |topic: &Topic| !topic.config_now().backlog.is_empty();
+        let is_limited = |topic: &Topic| {
+            let config = topic.config_now();
+            !config.backlog.is_empty() || config.protect != Protect::None
+        };
         let was_limited = |topic: &Topic| known.iter().any(|other| other.id() == topic.id());
         let all = self.core.topics.now();
         let watched = all.iter().filter(|topic| is_limited(topic) || was_limited(topic));

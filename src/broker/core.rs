@@ -22,7 +22,9 @@ use super::report::BrokerMetrics;
 use super::topic::{PartitionHandle, Topic, TopicTable};
 use crate::env::{Env, Latch};
 use crate::storage::{LogDir, Materialised, Partition, PartitionOptions};
-use crate::types::{PartitionId, Pushback, PushbackScope, TopicConfig, TopicId, TopicPartition};
+use crate::types::{
+    Offset, PartitionId, Pushback, PushbackScope, TopicConfig, TopicId, TopicPartition,
+};
 
 /// How far a shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,10 +89,14 @@ impl Core {
         let producers = InternalLog::open(InternalId::PRODUCERS, &storage, &env, snapshot_bytes)?;
         let flow = Arc::new(open_flow(&options, catalog.machine(), &storage, &env)?);
         let topics = TopicTable::default();
-        let now = env.clock.monotonic();
-        topics.insert(open_topics(&storage, &flow, catalog.machine(), now)?);
-        let tombstones = catalog.machine().tombstones().collect();
         let board = Board::of(groups.machine(), env.clock.now(), env.clock.monotonic());
+        let (idle_max, now) = (options.flow.protect_idle(), env.clock.monotonic());
+        let kept = |part: TopicPartition, config: &TopicConfig| {
+            let groups = board.protecting(part.topic, &config.protect);
+            board.protected(part, &groups, idle_max, now)
+        };
+        topics.insert(open_topics(&storage, &flow, catalog.machine(), now, &kept)?);
+        let tombstones = catalog.machine().tombstones().collect();
         let core = Core {
             topics,
             catalog: Mutex::new(catalog),
@@ -230,6 +236,7 @@ fn open_topics(
     flow: &Flow,
     catalog: &Catalog,
     now: Duration,
+    kept: &dyn Fn(TopicPartition, &TopicConfig) -> Option<Offset>,
 ) -> Result<Vec<Arc<Topic>>, OpenError> {
     let mut jobs = Vec::new();
     let mut configs = Vec::new();
@@ -241,7 +248,10 @@ fn open_topics(
         check_share(flow, &config)
             .map_err(|cause| OpenError::Options(format!("topic {}: {cause}", topic.name)))?;
         let options = Arc::new(PartitionOptions::of_topic(&config, topic.partitions));
-        jobs.extend((0..topic.partitions).map(|number| job(id, topic, number, &options)));
+        jobs.extend((0..topic.partitions).map(|number| {
+            let job = job(id, topic, number, &options);
+            OpenJob { kept: kept(job.id, &config), ..job }
+        }));
         configs.push((id, topic, config));
     }
     let mut handles = open_all(storage, flow, &jobs).into_iter();
@@ -268,7 +278,13 @@ pub(super) fn check_share(flow: &Flow, config: &TopicConfig) -> Result<(), Strin
     ))
 }
 
-type OpenJob = (TopicPartition, Arc<PartitionOptions>, Materialised);
+struct OpenJob {
+    id: TopicPartition,
+    options: Arc<PartitionOptions>,
+    known: Materialised,
+    /// What retention has to keep, from the first moment on.
+    kept: Option<Offset>,
+}
 
 fn job(id: TopicId, topic: &CatalogTopic, number: u32, options: &Arc<PartitionOptions>) -> OpenJob {
     let partition = PartitionId(number);
@@ -276,7 +292,8 @@ fn job(id: TopicId, topic: &CatalogTopic, number: u32, options: &Arc<PartitionOp
         true => Materialised::Yes,
         false => Materialised::Unknown,
     };
-    (TopicPartition { topic: id, partition }, Arc::clone(options), known)
+    let id = TopicPartition { topic: id, partition };
+    OpenJob { id, options: Arc::clone(options), known, kept: None }
 }
 
 /// Opens all partitions, several at a time, in the order of the jobs.
@@ -284,11 +301,13 @@ fn open_all(storage: &LogDir, flow: &Flow, jobs: &[OpenJob]) -> Vec<Arc<Partitio
     let turn = AtomicUsize::new(0);
     let work = || {
         let mut opened = Vec::new();
-        while let Some((at, (id, options, known))) = {
+        while let Some((at, job)) = {
             let at = turn.fetch_add(1, Ordering::Relaxed);
             jobs.get(at).map(|job| (at, job))
         } {
-            opened.push((at, open_partition(storage, flow, *id, options, *known)));
+            let handle = open_partition(storage, flow, job.id, &job.options, job.known);
+            handle.protect(job.kept);
+            opened.push((at, handle));
         }
         opened
     };

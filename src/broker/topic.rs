@@ -215,6 +215,18 @@ impl PartitionHandle {
         }
     }
 
+    /// The first offset that retention keeps for a group that has not read it.
+    pub fn protected(&self) -> Option<Offset> {
+        self.log.as_ref().ok()?.protected()
+    }
+
+    /// Retention keeps what is at or above `from`; `None` = nothing but what its settings say.
+    pub(super) fn protect(&self, from: Option<Offset>) {
+        if let Ok(log) = &self.log {
+            log.protect(from);
+        }
+    }
+
     /// Where its sealed segments ended when, oldest first. `now` is of the wall clock.
     pub(super) fn past(&self, now: Timestamp) -> Vec<Past> {
         let sealed = self.log.as_ref().map(Partition::sealed_segments).unwrap_or_default();

@@ -7,10 +7,12 @@ use stoplog::broker::flow::{ConnectionFlow, Identity};
 use stoplog::broker::{Broker, NewTopic, ProduceError, ShutdownMode, Topic};
 use stoplog::env::sim::SimClock;
 use stoplog::env::{Env, SeededRng};
-use stoplog::types::{Effects, Offset, Pushback, PushbackCode, PushbackScope, Severity};
+use stoplog::types::{
+    Effects, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, Severity,
+};
 
 use crate::groups::{commit, join, leave};
-use crate::world::{World, batch, config, produce, request, run, until};
+use crate::world::{World, batch, config, large_batch, produce, request, run, until};
 
 async fn orders(broker: &Broker, backlog: &str) -> Arc<Topic> {
     let mut new = NewTopic::new("orders".parse().unwrap(), 1);
@@ -56,7 +58,7 @@ async fn counts_no_more(topic: &Topic) {
 }
 
 fn end(topic: &Topic) -> Offset {
-    topic.partition(stoplog::types::PartitionId(0)).unwrap().span().1
+    topic.partition(PartitionId(0)).unwrap().span().1
 }
 
 #[test]
@@ -209,5 +211,58 @@ fn a_limit_that_is_set_or_lifted_while_it_runs_counts() {
         set("none").await;
         counts_no_more(&topic).await;
         send(&broker, &topic).await.expect("no limit any more");
+    });
+}
+
+/// Small segments of a topic that wants to keep nothing but the newest.
+async fn short_lived(broker: &Broker, name: &str, protect: &str) -> Arc<Topic> {
+    let mut new = NewTopic::new(name.parse().unwrap(), 1);
+    let settings = [("retention_bytes", "4KiB"), ("segment_bytes", "4KiB"), ("protect", protect)];
+    new.config = config(&settings);
+    broker.create_topic(new).await.unwrap()
+}
+
+fn start(topic: &Topic) -> Offset {
+    topic.partition(PartitionId(0)).unwrap().span().0
+}
+
+/// Writes to both; returns when retention has been at work on `other`.
+async fn until_retention(broker: &Broker, topic: &Topic, other: &Topic) {
+    let before = start(other);
+    for _ in 0..40 {
+        for topic in [topic, other] {
+            produce(broker, topic, 0, large_batch(1_000)).await.unwrap();
+        }
+    }
+    until("retention is at work", || start(other) > before + 20).await;
+}
+
+#[test]
+fn what_a_protecting_group_has_not_read_outlives_retention_and_restarts() {
+    run(async {
+        let mut world = World::new();
+        world.options.storage.housekeeping = Duration::from_millis(50);
+        let broker = world.open().await;
+        let topic = short_lived(&broker, "orders", "groups(email)").await;
+        let other = short_lived(&broker, "other", "none").await;
+        broker.groups().commit(commit(&topic, None, 0)).await.unwrap();
+        let partition = topic.partition(PartitionId(0)).unwrap();
+        until("the group protects", || partition.protected() == Some(Offset(0))).await;
+        until_retention(&broker, &topic, &other).await;
+        assert_eq!(start(&topic), Offset(0));
+        broker.groups().commit(commit(&topic, None, 25)).await.unwrap();
+        until("what was read goes", || start(&topic) > Offset(10)).await;
+        broker.shutdown(ShutdownMode::AtOnce).await;
+        let broker = world.open().await;
+        let named = |name: &str| broker.topic(&name.parse().unwrap()).unwrap();
+        let (topic, other) = (named("orders"), named("other"));
+        until_retention(&broker, &topic, &other).await;
+        assert!(start(&topic) <= Offset(25), "{}", start(&topic));
+        broker.shutdown(ShutdownMode::Graceful).await;
+        world.options.flow.protect_idle_ms = 1;
+        let broker = world.open().await;
+        let topic = broker.topic(&"orders".parse().unwrap()).unwrap();
+        until("a group that is gone for long protects nothing", || start(&topic) > Offset(25))
+            .await;
     });
 }

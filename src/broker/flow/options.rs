@@ -1,5 +1,7 @@
 //! Sizes of flow control, each with its reason (DESIGN D11, section 4).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Settings of flow control.
@@ -105,6 +107,11 @@ impl Default for FlowOptions {
 const INFLIGHT_BYTES_DEFAULT: u64 = 256 << 20;
 
 impl FlowOptions {
+    /// `protect_idle_ms` as a duration.
+    pub fn protect_idle(&self) -> Duration {
+        Duration::from_millis(self.protect_idle_ms)
+    }
+
     /// Size of the pool for bytes in flight. `machine_bytes` is the machine's memory, when known.
     pub fn pool_bytes(&self, machine_bytes: Option<u64>) -> u64 {
         let budget = self.memory_bytes.or(machine_bytes);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::groups::{Group, GroupRecord, Groups};
-use crate::types::{GroupId, Offset, Timestamp, TopicId, TopicPartition};
+use crate::types::{GroupId, Offset, Protect, Timestamp, TopicId, TopicPartition};
 
 /// Facts about all groups.
 #[derive(Debug, Default)]
@@ -114,6 +114,15 @@ impl Board {
             groups.iter().filter(|(_, facts)| reads(facts)).map(|(id, _)| id.clone()).collect();
         readers.sort();
         readers
+    }
+
+    /// The groups whose unread records a topic keeps.
+    pub fn protecting(&self, topic: TopicId, protect: &Protect) -> Vec<GroupId> {
+        match protect {
+            Protect::None => Vec::new(),
+            Protect::Groups { groups } => groups.clone(),
+            Protect::AllGroups => self.readers(topic),
+        }
     }
 
     /// The first offset that retention must keep for these groups, or `None` when none of them
