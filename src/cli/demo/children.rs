@@ -58,14 +58,24 @@ pub struct BrokerChild {
     pub address: String,
     data: PathBuf,
     log: PathBuf,
+    settings: Vec<String>,
 }
 
 impl BrokerChild {
-    /// Starts a broker and waits until it is ready. Its events go to the file `log`.
-    pub async fn start(data: &Path, listen: &str, log: &Path) -> Result<BrokerChild, Failure> {
+    /// Starts a broker with these settings, `key=value`, and waits until it is ready. Its events go
+    /// to the file `log`.
+    pub async fn start(
+        data: &Path,
+        listen: &str,
+        log: &Path,
+        settings: &[String],
+    ) -> Result<BrokerChild, Failure> {
         let events = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = this_binary()?;
         command.args(["serve", "--stop-with-stdin", "--listen", listen, "--data"]).arg(data);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(events);
         let mut child = command.spawn()?;
         let stdout =
@@ -84,6 +94,7 @@ impl BrokerChild {
                 address,
                 data: data.to_owned(),
                 log: log.to_owned(),
+                settings: settings.to_vec(),
             }),
             _ => {
                 let said = std::fs::read_to_string(log).unwrap_or_default();
@@ -102,7 +113,8 @@ impl BrokerChild {
     /// Starts it again after [`Self::kill`], on the same directory and address.
     pub async fn restart(&mut self) -> Result<(), Failure> {
         let (data, address, log) = (self.data.clone(), self.address.clone(), self.log.clone());
-        *self = BrokerChild::start(&data, &address, &log).await?;
+        let settings = std::mem::take(&mut self.settings);
+        *self = BrokerChild::start(&data, &address, &log, &settings).await?;
         Ok(())
     }
 
@@ -148,6 +160,11 @@ impl Subscriber {
     /// Name of its group.
     pub fn group(&self) -> &'static str {
         self.options.group
+    }
+
+    /// From its next start on it takes records as fast as they come.
+    pub fn hurry(&mut self) {
+        self.options.rate = None;
     }
 
     /// Starts the process; it goes on at the group's committed offset.

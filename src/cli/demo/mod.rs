@@ -7,6 +7,7 @@ pub mod generator;
 pub mod input;
 pub mod ledger;
 pub mod order;
+mod pressure;
 mod publisher;
 mod story;
 pub mod tally;
@@ -42,6 +43,9 @@ pub struct DemoArgs {
     /// Also kill the broker with SIGKILL midway, and start it again.
     #[arg(long)]
     crash: bool,
+    /// Show back pressure instead: a slow subscriber, a quota and a small disk.
+    #[arg(long, conflicts_with_all = ["input", "events", "crash"])]
+    pressure: bool,
 }
 
 /// Runs the demo.
@@ -58,6 +62,9 @@ pub fn run(args: &DemoArgs, out: &mut Output) -> CommandResult {
         return Err(failure.help("Give an empty or new directory to --data, or none."));
     }
     let script = Script { data, log: workspace.path().join("broker.log"), crash: args.crash };
+    if args.pressure {
+        return block_on(pressure::run(args.seed, &script, out));
+    }
     block_on(async {
         let verdict = Story::tell(&input, &script).await?;
         out.say("")?;

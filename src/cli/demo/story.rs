@@ -82,7 +82,7 @@ impl Story {
     async fn open(input: &Input, totals: &Ledger, script: &Script) -> Result<Story, Failure> {
         let total = totals.tally().events;
         let mut board = Board::new(total);
-        let broker = BrokerChild::start(&script.data, "127.0.0.1:0", &script.log).await?;
+        let broker = BrokerChild::start(&script.data, "127.0.0.1:0", &script.log, &[]).await?;
         board.say(&format!(
             "broker ready on {} (data in {})",
             broker.address,

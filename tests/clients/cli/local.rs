@@ -38,6 +38,8 @@ fn a_wrong_command_line_is_exit_2() {
         &["produce", "t", "--acks", "maybe"],
         &["topic", "create", "a/b"],
         &["serve"],
+        &["demo", "--pressure", "--crash"],
+        &["demo", "--pressure", "--events", "5"],
     ] {
         assert_eq!(run(args).code, Some(2), "{args:?}");
     }
