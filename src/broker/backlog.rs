@@ -19,15 +19,12 @@ use crate::types::{Protect, Timestamp, TopicConfig, TopicId, TopicPartition};
 
 /// How late a limit may follow what a group commits.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Ticks after which topics are looked through for new limits.
-const TICKS_PER_SCAN: u32 = 5;
 
 /// The limits of all topics, and the topics that have any.
 pub(super) struct Backlogs {
     core: Arc<Core>,
     watch: BacklogWatch,
     topics: Vec<Arc<Topic>>,
-    ticks: u32,
 }
 
 impl Backlogs {
@@ -35,7 +32,8 @@ impl Backlogs {
     pub(super) fn begin(core: &Arc<Core>) -> Backlogs {
         let options = BacklogOptions::from(&core.options.flow);
         let watch = BacklogWatch::new(options, Arc::clone(core.flow.pressure.names()));
-        let mut begun = Backlogs { core: Arc::clone(core), watch, topics: Vec::new(), ticks: 0 };
+        let mut begun = Backlogs { core: Arc::clone(core), watch, topics: Vec::new() };
+        begun.scan();
         begun.tick();
         begun
     }
@@ -44,17 +42,17 @@ impl Backlogs {
     pub(super) async fn run(mut self) {
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let core = Arc::clone(&self.core);
         loop {
-            interval.tick().await;
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = core.limits_changed.notified() => self.scan(),
+            }
             self.tick();
         }
     }
 
     fn tick(&mut self) {
-        if self.ticks.is_multiple_of(TICKS_PER_SCAN) {
-            self.scan();
-        }
-        self.ticks = self.ticks.wrapping_add(1);
         let now = self.core.env.clock.monotonic();
         let topics = self.topics.iter().map(Arc::as_ref);
         let time = self.core.env.clock.now();

@@ -55,6 +55,8 @@ pub(super) struct Core {
     pub(super) fault: Latch,
     /// Topics came, went or grew.
     pub(super) topics_changed: Notify,
+    /// Settings of topics changed, or topics came.
+    pub(super) limits_changed: Notify,
     pub(super) fetch_turn: AtomicUsize,
     pub(super) opened_at: Duration,
 }
@@ -108,6 +110,7 @@ impl Core {
             phase: watch::Sender::new(Phase::Running),
             fault: Latch::new(),
             topics_changed: Notify::new(),
+            limits_changed: Notify::new(),
             fetch_turn: AtomicUsize::new(0),
             opened_at: now,
             options,

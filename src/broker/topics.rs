@@ -155,6 +155,7 @@ pub(super) async fn create(
     let topic = Arc::new(Topic::new(limits, id, config, handles));
     core.topics.insert([Arc::clone(&topic)]);
     core.topics_changed.notify_one();
+    core.limits_changed.notify_one();
     core.flow.over_limit.notify_one();
     info!("topic {} ({id}) was created with {partitions} partitions", topic.name());
     Ok(topic)
@@ -176,6 +177,7 @@ async fn alter(
     let record = CatalogRecord::TopicAltered { id: topic.id(), config: StoredConfig::of(&config) };
     catalog.commit(&[record]).await?;
     topic.set_config(config);
+    core.limits_changed.notify_one();
     obey(&topic);
     topic.measure();
     core.flow.over_limit.notify_one();
@@ -232,6 +234,7 @@ async fn delete(core: &Arc<Core>, name: &TopicName) -> Result<(), DeleteTopicErr
     catalog.commit(&[CatalogRecord::TopicDeleted { id }]).await?;
     core.topics.remove(&topic);
     core.topics_changed.notify_one();
+    core.limits_changed.notify_one();
     info!("topic {name} ({id}) was deleted");
     drop(catalog);
     let core = Arc::clone(core);

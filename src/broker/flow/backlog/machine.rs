@@ -2,7 +2,7 @@
 //!
 //! | phase | what counts | left when |
 //! |---|---|---|
-//! | catching up | nothing | it has members and is below every limit, wherever it has not committed yet |
+//! | catching up | nothing | it has members and is below every limit |
 //! | armed | its lag | there is no room: binding; an offset went back: catching up |
 //! | binding | its lag | it is below nine tenths of every limit: armed |
 //! | released | nothing | somebody joins: catching up |
@@ -77,10 +77,8 @@ pub enum Phase {
 /// What one look at a group and a topic found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Of all partitions together that it committed something of.
+    /// Of all partitions together.
     pub lag: Lag,
-    /// The same if it had read nothing of the others.
-    pub lag_at_most: Lag,
     /// Bytes of a record, on average.
     pub record_bytes: u64,
     /// Sum of committed offsets.
@@ -93,8 +91,8 @@ pub struct Progress {
 
 impl Progress {
     /// What a group has made of a topic whose partitions begin here and have these rings. What is
-    /// deleted is no lag; nor is a partition the group never committed, for where it starts to
-    /// read is known to nobody but itself: until it told, its lag does not begin to count.
+    /// deleted is no lag. Of a partition it never committed it has read nothing: where it starts to
+    /// read is known to nobody but itself, and a group that does not say it catches up for ever.
     pub fn of<'a>(
         seen: &GroupSeen,
         partitions: impl IntoIterator<Item = (TopicPartition, Offset, &'a LagRing)>,
@@ -107,11 +105,9 @@ impl Progress {
             let (records, bytes) = ring.span();
             written = (written.0.saturating_add(records), written.1.saturating_add(bytes));
             let committed = seen.offsets.get(&part);
-            let lag = ring.lag(committed.map_or(start, |committed| start.max(*committed)), now);
-            progress.lag_at_most = progress.lag_at_most.and(lag);
-            let Some(committed) = committed else { continue };
-            progress.lag = progress.lag.and(lag);
-            let offset = u64::try_from(committed.0).unwrap_or(0);
+            let from = committed.map_or(start, |committed| start.max(*committed));
+            progress.lag = progress.lag.and(ring.lag(from, now));
+            let offset = committed.map_or(0, |committed| u64::try_from(committed.0).unwrap_or(0));
             progress.committed = progress.committed.saturating_add(offset);
         }
         progress.record_bytes = written.1.div_ceil(written.0.max(1));
@@ -192,7 +188,7 @@ impl Backlog {
         self.presence(now, seen.members);
         let percent = if resumed { 101 + u64::from(self.options.insider_percent) } else { 100 };
         let present = seen.members > 0 || (resumed && seen.committed > 0);
-        if self.phase == Phase::CatchingUp && present && self.below(&seen.lag_at_most, percent) {
+        if self.phase == Phase::CatchingUp && present && self.below(&seen.lag, percent) {
             self.phase = Phase::Armed;
         }
         match self.phase {
