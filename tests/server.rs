@@ -14,5 +14,7 @@ mod server {
     mod peer;
     mod pressure;
     mod quotas;
+    mod reads;
     mod requests;
+    mod skips;
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::core::{Core, Phase};
 use super::error::FetchError;
 use super::facade::Broker;
-use super::flow::{Cause, FetchPermit};
+use super::flow::{Cause, ConnectionFlow, FetchPermit};
 use super::read::{Reads, execute};
 use super::request::{FetchPartition, FetchRequest, FetchResponse, Fetched, FetchedPartition};
 use super::topic::PartitionHandle;
@@ -55,23 +55,33 @@ impl Broker {
         let longest = Duration::from_millis(u64::from(limits.fetch_wait_ms_max));
         let deadline = Instant::now() + request.max_wait.min(longest);
         let mut phase = core.phase.subscribe();
+        let on_the_way = reader(core, &request).on_the_way();
+        let slice = u64::from(request.max_bytes.min(SLICE_BYTES));
+        let mut permit = first_bytes(core, &request);
         let plans = loop {
-            let plans = plan(core, &request, &handles);
+            let plans = plan(core, &request, &handles, permit);
             let waits = !plans.ready && Instant::now() < deadline;
             if !waits || *phase.borrow_and_update() != Phase::Running {
                 break plans;
             }
-            let Plans { results, permit, quota_wait, .. } = plans;
-            let starved = permit.bytes() == 0 && request.max_bytes > 0;
-            drop(permit);
+            if plans.permit.bytes() == 0 && request.max_bytes > 0 {
+                permit = tokio::select! {
+                    first = core.flow.reads.pool.turn(slice, on_the_way) => first,
+                    _ = phase.changed() => plans.permit,
+                    () = sleep_until(deadline) => plans.permit,
+                };
+                continue;
+            }
+            let Plans { results, quota_wait, permit: unused, .. } = plans;
+            drop(unused);
             let mut news = news(&handles, &results);
             tokio::select! {
                 Some(_) = news.next() => {}
-                () = core.flow.fetch_pool.has_room(), if starved => {}
                 _ = phase.changed() => {}
                 () = sleep(quota_wait.unwrap_or_default()), if quota_wait.is_some() => {}
                 () = sleep_until(deadline) => {}
             }
+            permit = first_bytes(core, &request);
         };
         answer(core, request, plans).await
     }
@@ -85,10 +95,27 @@ fn resolve(core: &Core, partitions: &[FetchPartition]) -> Handles {
     partitions.iter().map(handle).collect()
 }
 
-/// One pass: memory only, no waiting.
-fn plan(core: &Core, request: &FetchRequest, handles: &Handles) -> Plans {
+/// What a pass may read at once: something in any case for whoever has nothing on the way.
+fn first_bytes(core: &Core, request: &FetchRequest) -> FetchPermit {
+    let (pool, wanted) = (&core.flow.reads.pool, u64::from(request.max_bytes.min(SLICE_BYTES)));
+    let permit = pool.take(wanted);
+    let alone =
+        (permit.bytes() == 0).then(|| pool.alone(wanted, reader(core, request).on_the_way()));
+    alone.flatten().unwrap_or(permit)
+}
+
+/// Bytes that are read for whoever has nothing on the way, however much others have.
+const SLICE_BYTES: u32 = 256 << 10;
+
+/// Whom a request reads for.
+fn reader<'a>(core: &'a Core, request: &'a FetchRequest) -> &'a ConnectionFlow {
+    request.connection.as_ref().unwrap_or(&core.flow.embedded)
+}
+
+/// One pass: memory only, no waiting. `permit` is what it has of the pool already.
+fn plan(core: &Core, request: &FetchRequest, handles: &Handles, mut permit: FetchPermit) -> Plans {
     let allowed = request.max_bytes.min(core.options.limits.fetch_bytes_max);
-    let permit = core.flow.fetch_pool.take(u64::from(allowed));
+    permit.top_up(u64::from(allowed));
     let budget = usize::try_from(permit.bytes()).unwrap_or(usize::MAX);
     let short = permit.bytes() < u64::from(allowed);
     let count = handles.len();
@@ -150,19 +177,12 @@ fn allowance(
         return Ok(usize::MAX);
     }
     let Some(topic) = core.topics.by_id(asked.topic) else { return Ok(usize::MAX) };
-    let flow = request.connection.as_ref().unwrap_or(&core.flow.embedded);
-    let (now, group) = (core.env.clock.monotonic(), request.group.as_ref());
-    match flow.fetch_wait(topic.name(), group, now) {
-        Some(refusal) => Err(refusal.wait().unwrap_or(QUOTA_WAIT_MAX).min(QUOTA_WAIT_MAX)),
-        None => {
-            let bytes = flow.fetch_allowance(topic.name(), group, now);
-            Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
-        }
+    let now = core.env.clock.monotonic();
+    match reader(core, request).fetch_allowed(topic.name(), request.group.as_ref(), now) {
+        Ok(bytes) => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
+        Err(refusal) => Err(refusal.pause()),
     }
 }
-
-/// A quota may be edited: it is asked again after this long at the latest.
-const QUOTA_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Counts what is delivered against the quotas.
 fn charge(core: &Core, request: &FetchRequest, at: &FetchPartition, fetched: &Fetched) {
@@ -170,10 +190,9 @@ fn charge(core: &Core, request: &FetchRequest, at: &FetchPartition, fetched: &Fe
         return;
     }
     let Some(topic) = core.topics.by_id(at.topic) else { return };
-    let flow = request.connection.as_ref().unwrap_or(&core.flow.embedded);
     let records = u64::try_from(fetched.next_offset - at.from).unwrap_or(0);
     let (bytes, now) = (fetched.size_bytes() as u64, core.env.clock.monotonic());
-    flow.charge_fetch(topic.name(), request.group.as_ref(), bytes, records, now);
+    reader(core, request).charge_fetch(topic.name(), request.group.as_ref(), bytes, records, now);
 }
 
 /// Plans one partition. Only the first of an answer may exceed its limit by one batch.
@@ -227,7 +246,8 @@ async fn answer(core: &Core, request: FetchRequest, plans: Plans) -> FetchRespon
             Err(error) => answered.push(Some(Err(error))),
         }
     }
-    let mut executed = execute(reads, request.mode).await.into_iter();
+    let mut executed =
+        execute(reads, request.mode, &core.flow.reads, &mut permit).await.into_iter();
     let mut total = 0;
     let one = |(at, result): (FetchPartition, Option<Result<Fetched, FetchError>>)| {
         let result = result.or_else(|| executed.next()).unwrap_or(Err(FetchError::Closed));
@@ -238,7 +258,9 @@ async fn answer(core: &Core, request: FetchRequest, plans: Plans) -> FetchRespon
         FetchedPartition { topic: at.topic, partition: at.partition, result }
     };
     let partitions: Vec<_> = request.partitions.iter().copied().zip(answered).map(one).collect();
-    permit.resize(total as u64);
+    if total > 0 {
+        permit.count_for(reader(core, &request).on_the_way());
+    }
     core.metrics.fetch_bytes.add(total as u64);
     FetchResponse { partitions, limited_by, permit }
 }
@@ -252,6 +274,6 @@ fn refuse(core: &Core, request: &FetchRequest, error: FetchError) -> FetchRespon
     FetchResponse {
         partitions: request.partitions.iter().map(one).collect(),
         limited_by: None,
-        permit: core.flow.fetch_pool.take(0),
+        permit: core.flow.reads.pool.take(0),
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::core::{Core, Phase};
 use super::error::{ProduceError, refuse_reserved};
 use super::facade::Broker;
-use super::flow::{Ask, Level, Outcome, Ticket, TopicRules};
+use super::flow::{Ask, ConnectionFlow, HeaderTicket, Level, Outcome, Ticket, TopicRules};
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
@@ -35,13 +35,32 @@ impl Broker {
     /// Appends a batch. Never blocks and never calls `done` later than it must: a refusal comes
     /// before this returns, an answer from a log writer's thread; always exactly once.
     pub fn produce(&self, request: ProduceRequest, done: Box<dyn ProduceDone>) {
-        self.produce_batch(request, done, Partition::append);
+        self.produce_batch(request, None, done, Partition::append);
     }
 
     /// [`Broker::produce`] while more is about to follow: no log writer is woken for this batch
-    /// alone. Whoever calls it must call [`Broker::flush`] before it waits for anything.
-    pub fn produce_more(&self, request: ProduceRequest, done: Box<dyn ProduceDone>) {
-        self.produce_batch(request, done, Partition::append_more);
+    /// alone. Whoever calls it must call [`Broker::flush`] before it waits for anything. `header` is
+    /// what the header of the batch took when it came before its body.
+    pub fn produce_more(
+        &self,
+        request: ProduceRequest,
+        header: Option<HeaderTicket>,
+        done: Box<dyn ProduceDone>,
+    ) {
+        self.produce_batch(request, header, done, Partition::append_more);
+    }
+
+    /// Takes what a batch of a connection costs before its body is read: the bytes it announces.
+    pub fn admit_header(
+        &self,
+        connection: &ConnectionFlow,
+        bytes: u64,
+    ) -> Result<HeaderTicket, Pushback> {
+        let core = self.core();
+        core.flow.admit_header(connection, bytes, self.monotonic()).inspect_err(|_| {
+            core.metrics.produce_requests.increment();
+            core.metrics.produce_refused.increment();
+        })
     }
 
     /// Wakes the log writers for what [`Broker::produce_more`] left to them.
@@ -49,11 +68,17 @@ impl Broker {
         self.core().storage.wake_writers();
     }
 
-    fn produce_batch(&self, request: ProduceRequest, done: Box<dyn ProduceDone>, queue: Queue) {
+    fn produce_batch(
+        &self,
+        request: ProduceRequest,
+        header: Option<HeaderTicket>,
+        done: Box<dyn ProduceDone>,
+        queue: Queue,
+    ) {
         let core = self.core();
         core.metrics.produce_requests.increment();
         let (topic, embedded) = (request.topic, request.connection.is_none());
-        if let Err((error, done)) = produce(core, request, done, queue) {
+        if let Err((error, done)) = produce(core, request, header, done, queue) {
             core.metrics.produce_refused.increment();
             if let ProduceError::Pushback(told) = &error {
                 note_refusal(core, topic, embedded, told);
@@ -92,10 +117,11 @@ type Queue = fn(&Partition, Append) -> Result<(), Append>;
 fn produce(
     core: &Arc<Core>,
     request: ProduceRequest,
+    header: Option<HeaderTicket>,
     done: Box<dyn ProduceDone>,
     queue: Queue,
 ) -> Result<(), Refused> {
-    let Admitted { topic, partition, ticket } = match admit(core, &request) {
+    let Admitted { topic, partition, ticket } = match admit(core, &request, header) {
         Ok(admitted) => admitted,
         Err(error) => return Err((error, done)),
     };
@@ -117,7 +143,11 @@ fn produce(
 }
 
 /// Decides from what is known in memory, cheapest first, whether the batch may come in.
-fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError> {
+fn admit(
+    core: &Core,
+    request: &ProduceRequest,
+    header: Option<HeaderTicket>,
+) -> Result<Admitted, ProduceError> {
     if let Some(cause) = core.fault.cause() {
         return Err(ProduceError::Latched { cause: cause.to_owned() });
     }
@@ -141,6 +171,7 @@ fn admit(core: &Core, request: &ProduceRequest) -> Result<Admitted, ProduceError
         header.map_or(0, |header| u64::try_from(header.record_count).unwrap_or(0))
     };
     let ask = Ask {
+        header,
         bytes,
         records: &records,
         connection: request.connection.as_ref(),

@@ -1,9 +1,16 @@
 //! Reading one partition over segment borders: plan from memory, then execute where it may wait.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::error::FetchError;
+use super::flow::{ColdReads, FetchPermit, ReadPath};
 use super::request::{Fetched, ReadMode};
 use crate::storage::{Partition, ReadError, ReadPlan, ReadRequest};
 use crate::types::Offset;
+
+/// Most that is read from the disk before others get their turn at it.
+const COLD_SLICE_BYTES: usize = 1 << 20;
 
 /// Consecutive plans in one partition, one per segment that is touched.
 pub(super) struct Reads {
@@ -14,6 +21,8 @@ pub(super) struct Reads {
     bytes: usize,
     /// Whether the last plan cannot be measured without reading: its bytes are not counted.
     cold: bool,
+    /// Bytes that were asked for: what a cold read is taken for.
+    asked: usize,
     plans: Vec<ReadPlan>,
 }
 
@@ -21,15 +30,25 @@ impl Reads {
     /// Nothing yet, from `from` on.
     pub(super) fn new(log: &Partition, from: Offset) -> Reads {
         let high = log.offsets().visible_end;
-        Reads { log: log.clone(), next: from, high, bytes: 0, cold: false, plans: Vec::new() }
+        Reads {
+            log: log.clone(),
+            next: from,
+            high,
+            bytes: 0,
+            cold: false,
+            asked: 0,
+            plans: Vec::new(),
+        }
     }
 
     /// Plans up to `max_bytes`, but at least one batch when there is one.
     pub(super) fn plan(&mut self, max_bytes: usize) -> Result<(), FetchError> {
+        self.asked = max_bytes;
         loop {
             let request =
                 ReadRequest { from: self.next, max_bytes: max_bytes.saturating_sub(self.bytes) };
-            let plan = match self.log.plan_read(request) {
+            let plan = match self.log.plan_read(request).and_then(|plan| self.slice(plan, request))
+            {
                 Ok(plan) => plan,
                 // What was planned before a damaged range is good to read.
                 Err(_) if !self.plans.is_empty() => return Ok(()),
@@ -54,6 +73,15 @@ impl Reads {
                 return Ok(());
             }
         }
+    }
+
+    /// A plan of unknown size that is no larger than one turn at the disk.
+    fn slice(&mut self, plan: ReadPlan, request: ReadRequest) -> Result<ReadPlan, ReadError> {
+        if plan.extent().is_some() || request.max_bytes <= COLD_SLICE_BYTES {
+            return Ok(plan);
+        }
+        self.asked = self.bytes + COLD_SLICE_BYTES;
+        self.log.plan_read(ReadRequest { max_bytes: COLD_SLICE_BYTES, ..request })
     }
 
     /// The visible end when planning began.
@@ -111,17 +139,88 @@ impl Reads {
     }
 }
 
-/// The bytes of many reads: those in memory on this thread, the others on one that may wait.
-pub(super) async fn execute(reads: Vec<Reads>, mode: ReadMode) -> Vec<Result<Fetched, FetchError>> {
+/// The bytes of many reads: those in memory on this thread, the others, when it is their turn, on
+/// one that may wait. `permit` is kept as large as what is read; who waits for the disk keeps none
+/// of the pool from those that do not.
+pub(super) async fn execute(
+    reads: Vec<Reads>,
+    mode: ReadMode,
+    path: &Arc<ReadPath>,
+    permit: &mut FetchPermit,
+) -> Vec<Result<Fetched, FetchError>> {
+    let read = fetch_all(reads, mode, path, permit).await;
+    permit.resize(size_bytes(&read));
+    read
+}
+
+async fn fetch_all(
+    reads: Vec<Reads>,
+    mode: ReadMode,
+    path: &Arc<ReadPath>,
+    permit: &mut FetchPermit,
+) -> Vec<Result<Fetched, FetchError>> {
     if reads.iter().all(Reads::is_resident) {
         return reads.into_iter().map(|read| read.fetch(mode)).collect();
     }
-    let count = reads.len();
-    let cold = move || reads.into_iter().map(|read| read.fetch_cold(mode)).collect();
-    let died = |e: tokio::task::JoinError| {
-        vec![Err(FetchError::Disk { cause: format!("the reading thread died: {e}") }); count]
+    let bytes = |read: &Reads| if read.is_cold() { read.asked.max(read.bytes) } else { read.bytes };
+    let Some(clock) = reads.first().map(|read| Arc::clone(read.log.clock())) else {
+        return Vec::new();
     };
-    tokio::task::spawn_blocking(cold).await.unwrap_or_else(died)
+    let bytes = reads.iter().map(bytes).sum::<usize>() as u64;
+    let mut place = Place::take(&path.cold, bytes, clock.monotonic());
+    permit.resize(0);
+    place.wait().await;
+    permit.resize(place.bytes);
+    let count = reads.len();
+    let cold = move || {
+        let began = clock.monotonic();
+        let read: Vec<_> = reads.into_iter().map(|read| read.fetch_cold(mode)).collect();
+        (read, clock.monotonic().saturating_sub(began))
+    };
+    match tokio::task::spawn_blocking(cold).await {
+        Ok((read, took)) => {
+            place.used(size_bytes(&read), took);
+            read
+        }
+        Err(e) => {
+            vec![Err(FetchError::Disk { cause: format!("the reading thread died: {e}") }); count]
+        }
+    }
+}
+
+fn size_bytes(read: &[Result<Fetched, FetchError>]) -> u64 {
+    read.iter().flatten().map(Fetched::size_bytes).sum::<usize>() as u64
+}
+
+/// A place in the queue of cold reads; given up when nobody waits for it any more.
+struct Place<'a> {
+    reads: &'a ColdReads,
+    bytes: u64,
+    wait: Duration,
+}
+
+impl Place<'_> {
+    fn take(reads: &ColdReads, bytes: u64, now: Duration) -> Place<'_> {
+        Place { reads, bytes, wait: reads.reserve(bytes, now) }
+    }
+
+    async fn wait(&self) {
+        if !self.wait.is_zero() {
+            tokio::time::sleep(self.wait).await;
+        }
+    }
+
+    /// So much was read; what was reserved beyond is free again.
+    fn used(&mut self, bytes: u64, took: Duration) {
+        self.reads.done(bytes, took);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.reads.give_up(self.bytes);
+    }
 }
 
 pub(super) fn fetch_error(error: ReadError) -> FetchError {

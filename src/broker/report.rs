@@ -152,7 +152,7 @@ impl Broker {
             (
                 "stoplog_fetch_inflight_bytes",
                 "Bytes of fetch answers.",
-                core.flow.fetch_pool.used(),
+                core.flow.reads.pool.used(),
             ),
             ("stoplog_publishers", "Open publishers.", core.flow.seats.publishers()),
             ("stoplog_disk_free_bytes", "Free disk space.", free),
@@ -246,8 +246,8 @@ impl Broker {
         limits.push(LimitUse {
             limit: "memory.fetch".to_owned(),
             scope: "broker".to_owned(),
-            used: core.flow.fetch_pool.used(),
-            of: core.flow.fetch_pool.limit(),
+            used: core.flow.reads.pool.used(),
+            of: core.flow.reads.pool.limit(),
             unit: "bytes".to_owned(),
             action: None,
             since_ms: None,

@@ -9,7 +9,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
-use super::flow::{BacklogClaim, Offer, PartitionFlow, Past, TopicFlow, TopicRules};
+use super::flow::{
+    BacklogClaim, ConnectionFlow, FetchPermit, Offer, PartitionFlow, Past, TopicFlow, TopicRules,
+};
 use super::read::{Reads, execute};
 use super::request::{Fetched, ReadMode};
 use crate::storage::Partition;
@@ -200,19 +202,36 @@ impl PartitionHandle {
     }
 
     /// Reads whole batches from the one that holds `from` on: about `max_bytes`, at least one batch,
-    /// none when `from` is the visible end. Cold bytes are brought in by a thread that may wait.
+    /// none when `from` is the visible end. Waits for its turn at the pool of bytes that are read;
+    /// cold bytes are brought in by a thread that may wait.
     pub async fn read(
         &self,
         from: Offset,
         max_bytes: usize,
         mode: ReadMode,
     ) -> Result<Fetched, FetchError> {
+        let mut permit = self.flow.reads.pool.wait(max_bytes as u64).await;
+        self.read_with(&mut permit, from, max_bytes, mode).await
+    }
+
+    /// Bytes of the pool of what is read, for [`PartitionHandle::read_with`]; to be held until they
+    /// were sent to the `connection`.
+    pub async fn permit(&self, bytes: usize, connection: &ConnectionFlow) -> FetchPermit {
+        self.flow.reads.pool.turn(bytes as u64, connection.on_the_way()).await
+    }
+
+    /// [`PartitionHandle::read`] with bytes that the caller took before.
+    pub async fn read_with(
+        &self,
+        permit: &mut FetchPermit,
+        from: Offset,
+        max_bytes: usize,
+        mode: ReadMode,
+    ) -> Result<Fetched, FetchError> {
         let mut reads = Reads::new(self.log()?, from);
         reads.plan(max_bytes)?;
-        match execute(vec![reads], mode).await.pop() {
-            Some(fetched) => fetched,
-            None => Err(FetchError::Closed),
-        }
+        let fetched = execute(vec![reads], mode, &self.flow.reads, permit).await.pop();
+        fetched.unwrap_or(Err(FetchError::Closed))
     }
 
     /// The first offset that retention keeps for a group that has not read it.

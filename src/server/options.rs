@@ -45,6 +45,9 @@ pub struct ServerOptions {
     pub push_bytes: usize,
     /// Bytes of BATCHES queued for one connection at once: enough to keep a fast link busy.
     pub push_queue_bytes: usize,
+    /// Part of the serving threads' time that deliveries keep while one waits, in per cent: what is
+    /// stored drains first.
+    pub delivery_percent: u64,
     /// Free receive buffers that are kept for reuse by all connections together.
     pub receive_pool_bytes: usize,
     /// Size of the kernel's socket buffers; `None` leaves it to the kernel, which adapts.
@@ -74,6 +77,7 @@ impl Default for ServerOptions {
             outbox_bytes_max: 1 << 20,
             push_bytes: 256 << 10,
             push_queue_bytes: 2 << 20,
+            delivery_percent: 50,
             receive_pool_bytes: 32 << 20,
             socket_buffer_bytes: None,
             drain_ms: 8_000,

@@ -23,6 +23,7 @@ use super::queue::{Command, WriterQueue};
 use super::reader::{ReadPlan, ReadRequest};
 use super::recovery::Finding;
 use super::segment::Segment;
+use crate::env::Clock;
 use crate::types::{LeaderEpoch, Offset, PartitionHealth, Timestamp, TopicPartition};
 
 /// The ends of a partition at one moment.
@@ -90,6 +91,11 @@ pub(crate) struct PartitionShared {
 }
 
 impl Partition {
+    /// The clock of its data directory.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.dir.env.clock
+    }
+
     /// Which partition it is.
     pub fn id(&self) -> TopicPartition {
         self.shared.id

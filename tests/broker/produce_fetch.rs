@@ -290,7 +290,7 @@ fn produce_more(
 ) -> tokio::sync::oneshot::Receiver<Result<Produced, ProduceError>> {
     let (told, answer) = tokio::sync::oneshot::channel();
     let done = move |outcome| drop(told.send(outcome));
-    broker.produce_more(request(topic, 0, batch), Box::new(done));
+    broker.produce_more(request(topic, 0, batch), None, Box::new(done));
     answer
 }
 

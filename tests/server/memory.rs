@@ -1,5 +1,5 @@
-//! Claimed lengths cost nothing: the server's anonymous memory under hostile connections,
-//! measured in a process of its own.
+//! Claimed lengths cost nothing, and what is received no more than the pool: the server's anonymous
+//! memory under hostile and greedy connections, measured in a process of its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use stoplog::protocol::native::{
     FrameFlags, FrameHeader, FrameType, HEADER_BYTES, encode_call, hello, ping, produce,
+    topic_create,
 };
+use stoplog::server::ServerOptions;
 use stoplog::types::{Acks, PartitionId, TopicId};
 
-use super::peer::{PATIENCE, Site, greeting};
+use super::peer::{PATIENCE, Peer, Site, batch, greeting};
 
 const CONNECTIONS: usize = 1_000;
 const GROWTH_KIB_MAX: u64 = 64 << 10;
-/// Set in the process that is measured.
+/// Set in the process that is measured: to the size of its pool for bytes in flight.
 const CHILD: &str = "STOPLOG_TEST_SERVER";
+const POOL_BYTES: u64 = 32 << 20;
 
 /// The server in a process of its own: this test binary, running one test that serves.
 struct Served {
@@ -30,7 +33,7 @@ impl Served {
         let binary = std::env::current_exe().expect("this binary");
         let mut child = Command::new(binary)
             .args(["--exact", "server::memory::serves_when_asked_to", "--nocapture"])
-            .env(CHILD, "1")
+            .env(CHILD, POOL_BYTES.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -65,11 +68,11 @@ impl Drop for Served {
 /// nothing to do, and the tests below do it.
 #[test]
 fn serves_when_asked_to() {
-    if std::env::var_os(CHILD).is_none() {
-        return;
-    }
+    let Ok(pool) = std::env::var(CHILD) else { return };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let site = runtime.block_on(Site::start());
+    let site = runtime.block_on(Site::of(ServerOptions::default(), |broker| {
+        broker.flow.inflight_bytes_max = Some(pool.parse().expect("a number"));
+    }));
     println!("serving on {}", site.address());
     let _ = std::io::stdin().read(&mut [0]);
 }
@@ -84,13 +87,14 @@ fn greeted(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+/// The type of the next frame.
+fn read_frame(stream: &mut TcpStream) -> FrameType {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header).expect("a header");
     let length = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
     let mut body = vec![0; (length(16) + length(20)) as usize];
     stream.read_exact(&mut body).expect("a body");
-    body
+    FrameType::from_u16(u16::from_le_bytes([header[4], header[5]])).expect("a known type")
 }
 
 fn allow_many_files() {
@@ -175,4 +179,83 @@ fn a_thousand_largest_frames_that_never_come_cost_little() {
         .collect();
     let growth = growth_kib(&server, before, &mut streams);
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB");
+}
+
+/// Connections that stop in the middle of a large batch, and the bytes of it.
+const HALF_SENT: usize = 600;
+const LARGE_BYTES: usize = 512 << 10;
+/// Small batches that each of the others sends at once.
+const SMALL_BATCHES: usize = 16;
+
+fn produce_frame(topic: TopicId, correlation: u64, bytes: usize) -> Vec<u8> {
+    let batch = batch(&[&vec![7; bytes]]);
+    let (partition, acks) = (PartitionId(0), Acks::Topic);
+    let request = produce::Request { publisher: 0, topic, partition, acks, deadline_ms: 0 };
+    let mut frame = Vec::new();
+    produce::encode(&mut frame, correlation, &request, &batch);
+    frame.extend_from_slice(&batch);
+    frame
+}
+
+fn topic(address: SocketAddr) -> TopicId {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut peer = Peer::connect(address).await;
+        peer.call(&greeting()).await.expect("welcome");
+        let settings = vec![("durability".to_owned(), "os".to_owned())];
+        let name = "orders".parse().expect("a name");
+        let create = topic_create::Request { name, partitions: 1, settings, dry_run: false };
+        peer.call(&create).await.expect("created").id
+    })
+}
+
+/// Memory is what the pool says, though a thousand want more; and nobody is left without an answer.
+#[test]
+fn a_thousand_greedy_connections_stay_within_the_pool() {
+    allow_many_files();
+    let server = Served::start();
+    let topic = topic(server.address);
+    let before = server.anonymous_kib();
+    let mut highest = before;
+    let mut look = || highest = highest.max(server.anonymous_kib());
+    let large = produce_frame(topic, 2, LARGE_BYTES);
+    let (begin, end) = large.split_at(LARGE_BYTES / 2);
+    let mut half_sent: Vec<_> = (0..HALF_SENT)
+        .map(|_| {
+            let mut stream = greeted(server.address);
+            stream.write_all(begin).expect("it is read, whatever becomes of it");
+            look();
+            stream
+        })
+        .collect();
+    let small: Vec<u8> =
+        (0..SMALL_BATCHES).flat_map(|n| produce_frame(topic, 10 + n as u64, 3_000)).collect();
+    let mut others: Vec<_> = (HALF_SENT..CONNECTIONS)
+        .map(|_| {
+            let mut stream = greeted(server.address);
+            stream.write_all(&small).expect("written");
+            look();
+            stream
+        })
+        .collect();
+    let (mut acked, mut refused) = (0, 0);
+    let mut count = |answer: FrameType| match answer {
+        FrameType::Produce => acked += 1,
+        FrameType::Pushback => refused += 1,
+        other => panic!("{other:?}"),
+    };
+    for stream in &mut others {
+        (0..SMALL_BATCHES).for_each(|_| count(read_frame(stream)));
+    }
+    look();
+    for stream in &mut half_sent {
+        stream.write_all(end).expect("written");
+        count(read_frame(stream));
+        look();
+    }
+    assert_eq!(acked + refused, HALF_SENT + (CONNECTIONS - HALF_SENT) * SMALL_BATCHES);
+    assert!(acked > 0 && refused > 0, "{acked} acked, {refused} refused");
+    let growth = highest.saturating_sub(before);
+    let most = POOL_BYTES / 1024 + GROWTH_KIB_MAX;
+    assert!(growth <= most, "{growth} KiB of {most}; {acked} acked, {refused} refused");
 }

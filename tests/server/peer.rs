@@ -204,7 +204,7 @@ impl Peer {
             loop {
                 match self.deframer.next_frame().expect("the broker's frames are good") {
                     Some(Received::Frame(frame)) => return Some(frame),
-                    Some(Received::Refused(refused)) => panic!("{refused:?}"),
+                    Some(other) => panic!("{other:?}"),
                     None => {}
                 }
                 self.stream.readable().await.expect("readable");

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, Level, PartitionFlow, Permit,
-    Room, Settled, Side, TopicFlow, TopicRoom, TopicRules, Within, WriterGauge, busy,
-    retry_after_ms,
+    BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, HeaderTicket, Level,
+    PartitionFlow, Permit, Room, Settled, Side, TopicFlow, TopicRoom, TopicRules, Within,
+    WriterGauge, busy, retry_after_ms,
 };
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
 /// A batch that wants in.
-#[derive(Clone, Copy)]
 pub struct Ask<'a> {
+    /// What its header took before.
+    pub header: Option<HeaderTicket>,
     /// Its bytes.
     pub bytes: u64,
     /// Its records; asked for when a quota counts them.
@@ -72,13 +73,19 @@ pub struct Ticket {
     on_disk: u64,
 }
 
+/// What quotas were charged when the header came, where there are any.
+type HeaderCharge = Option<Box<Charged>>;
+
 impl Flow {
     /// Takes what a batch needs from every limit, cheapest and refusing most first, or says which
     /// one refuses it.
-    pub fn admit_batch(self: &Arc<Self>, ask: Ask<'_>, now: Duration) -> Result<Ticket, Pushback> {
+    pub fn admit_batch(
+        self: &Arc<Self>,
+        mut ask: Ask<'_>,
+        now: Duration,
+    ) -> Result<Ticket, Pushback> {
         self.check_deadline(&ask)?;
-        let share = ask.connection.map(ConnectionFlow::share);
-        let permit = self.pool.admit(ask.bytes, ask.class, &ask.partition.share, share, now)?;
+        let (permit, header) = self.take_pool(&mut ask, now)?;
         let mut ticket = Ticket {
             flow: Arc::clone(self),
             topic: Arc::clone(ask.topic),
@@ -94,7 +101,7 @@ impl Flow {
         };
         if self.options.enforcement != Enforcement::Off {
             ticket.writer = self.take_window(&ask, now)?;
-            ticket.charged = self.charge_quotas(&ask, now)?;
+            ticket.charged = self.charge_quotas(header, &ask, now)?;
         }
         ticket.reserved = self.reserve_topic(&ask, now)?;
         ticket.backlog = hold_backlog(&ask)?;
@@ -151,13 +158,34 @@ impl Flow {
         retry_after_ms(gauge.time_for(bytes), &self.options)
     }
 
+    /// Bytes of the pool, or those that were reserved when the header came.
+    fn take_pool(
+        &self,
+        ask: &mut Ask<'_>,
+        now: Duration,
+    ) -> Result<(Permit, Option<HeaderCharge>), Pushback> {
+        if let Some(HeaderTicket { reserved, charged }) = ask.header.take() {
+            let partition = &ask.partition.share;
+            let permit =
+                self.pool.admit_reserved(reserved, ask.bytes, ask.class, partition, now)?;
+            return Ok((permit, Some(charged)));
+        }
+        let share = ask.connection.map(ConnectionFlow::share);
+        let permit = self.pool.admit(ask.bytes, ask.class, &ask.partition.share, share, now)?;
+        Ok((permit, None))
+    }
+
     fn charge_quotas(
         &self,
+        header: Option<HeaderCharge>,
         ask: &Ask<'_>,
         now: Duration,
     ) -> Result<Option<Box<Charged>>, Pushback> {
         let connection = ask.connection.unwrap_or(&self.embedded);
-        let charged = connection.charge_produce(&ask.topic.name, ask.bytes, ask.records, now);
+        let charged = header.map_or_else(|| connection.charge_header(ask.bytes, now), Ok);
+        let (topic, bytes) = (&ask.topic.name, ask.bytes);
+        let charged = charged
+            .and_then(|header| connection.charge_batch(header, topic, bytes, ask.records, now));
         match charged {
             Err(_) if self.options.enforcement == Enforcement::DryRun => {
                 self.would_refuse.increment();

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Chain, ConnectionShare, Cost, Direction, LevelHold, Parties, Place, QuotaRefusal, QuotaTree,
-    Scope, Subject,
+    Chain, ConnectionShare, Cost, Direction, LevelHold, OnTheWay, Parties, Place, QuotaRefusal,
+    QuotaTree, Scope, Subject,
 };
 use crate::types::{Class, GroupId, Resource, TopicName};
 
@@ -57,6 +57,7 @@ struct State {
     chains: Mutex<Chains>,
     /// Groups it has a member in.
     joined: Mutex<Vec<GroupId>>,
+    on_the_way: OnTheWay,
 }
 
 /// Resolved so far.
@@ -78,9 +79,9 @@ impl ConnectionFlow {
         quotas: Arc<QuotaTree>,
         parties: Parties,
     ) -> Self {
-        let chains = Mutex::default();
-        let joined = Mutex::default();
-        ConnectionFlow(Arc::new(State { identity, share, quotas, parties, chains, joined }))
+        let (chains, joined, on_the_way) = Default::default();
+        let state = State { identity, share, quotas, parties, chains, joined, on_the_way };
+        ConnectionFlow(Arc::new(state))
     }
 
     /// It has a member in the group: it said so by a heartbeat.
@@ -119,62 +120,70 @@ impl ConnectionFlow {
         &self.0.share
     }
 
-    /// Takes what a batch costs from every quota it is under, or nothing. `None` = there is none.
-    pub fn charge_produce(
+    /// What was read for it and is not sent yet.
+    pub fn on_the_way(&self) -> &OnTheWay {
+        &self.0.on_the_way
+    }
+
+    /// Takes what the header of a batch tells from the quotas of the connection, or nothing.
+    /// `None` = there is none.
+    pub fn charge_header(
         &self,
+        bytes: u64,
+        now: Duration,
+    ) -> Result<Option<Box<Charged>>, QuotaRefusal> {
+        if self.0.quotas.is_unused() {
+            return Ok(None);
+        }
+        let chain = self.chain(now);
+        if chain.is_unlimited() {
+            return Ok(None);
+        }
+        let mut charged = Box::<Charged>::default();
+        charged.in_flight = chain.hold(Resource::InflightBytes, bytes)?;
+        charged.take(chain, Cost { bytes, requests: 1, ..Cost::default() }, now)?;
+        Ok(Some(charged))
+    }
+
+    /// Takes what the batch itself tells, or nothing; `header` is what was taken before.
+    pub fn charge_batch(
+        &self,
+        header: Option<Box<Charged>>,
         topic: &TopicName,
         bytes: u64,
         records: impl FnOnce() -> u64,
         now: Duration,
     ) -> Result<Option<Box<Charged>>, QuotaRefusal> {
         if self.0.quotas.is_unused() {
-            return Ok(None);
+            return Ok(header);
         }
         let (connection, of_topic) = (self.chain(now), self.topic(topic, now));
         if connection.is_unlimited() && of_topic.is_unlimited() {
-            return Ok(None);
+            return Ok(header);
         }
-        let cost = Cost { bytes, records: records(), requests: 1, ..Cost::default() };
-        let mut charged = Charged {
-            chains: Vec::new(),
-            cost,
-            in_flight: connection.hold(Resource::InflightBytes, bytes)?,
-            stored: of_topic.hold(Resource::StorageBytes, bytes)?,
-        };
-        for chain in [connection, of_topic] {
-            chain.charge(&cost, now)?; // dropping `charged` refunds those before
-            charged.chains.push(chain);
-        }
-        Ok(Some(Box::new(charged)))
+        let mut charged = header.unwrap_or_default();
+        let records = records();
+        charged.stored = of_topic.hold(Resource::StorageBytes, bytes)?;
+        charged.take(connection, Cost { records, ..Cost::default() }, now)?;
+        charged.take(of_topic, Cost { bytes, records, ..Cost::default() }, now)?;
+        Ok(Some(charged))
     }
 
-    /// When records may be delivered again, or `None` when they may now.
-    pub fn fetch_wait(
+    /// Bytes that may be delivered now, or which quota lets nothing through.
+    pub fn fetch_allowed(
         &self,
         topic: &TopicName,
         group: Option<&GroupId>,
         now: Duration,
-    ) -> Option<QuotaRefusal> {
+    ) -> Result<u64, QuotaRefusal> {
         let probe = Cost { direction: Direction::Fetch, bytes: 1, records: 1, ..Cost::default() };
-        for chain in self.fetch_chains(topic, group, now) {
-            match chain.charge(&probe, now) {
-                Ok(()) => chain.refund(&probe),
-                Err(refusal) => return Some(refusal),
-            }
-        }
-        None
-    }
-
-    /// Bytes that may be delivered now.
-    pub fn fetch_allowance(
-        &self,
-        topic: &TopicName,
-        group: Option<&GroupId>,
-        now: Duration,
-    ) -> u64 {
         let chains = self.fetch_chains(topic, group, now);
+        for chain in &chains {
+            chain.charge(&probe, now)?;
+            chain.refund(&probe);
+        }
         let allowed = chains.iter().map(|chain| chain.allowance_bytes(Direction::Fetch, now));
-        allowed.min().unwrap_or(u64::MAX)
+        Ok(allowed.min().unwrap_or(u64::MAX).max(1))
     }
 
     /// Counts what was delivered. What is more than was allowed, by a batch at most, is owed.
@@ -277,20 +286,25 @@ impl ConnectionFlow {
     }
 }
 
-/// What one batch took. Dropping it gives everything back: nothing was written.
-#[derive(Debug)]
+/// What one batch took. Dropping it gives everything back but its request: nothing was written.
+#[derive(Debug, Default)]
 #[must_use = "dropping it says that nothing was written"]
 pub struct Charged {
-    chains: Vec<Arc<Chain>>,
-    cost: Cost,
+    costs: Vec<(Arc<Chain>, Cost)>,
     in_flight: LevelHold,
     stored: LevelHold,
 }
 
 impl Charged {
+    fn take(&mut self, chain: Arc<Chain>, cost: Cost, now: Duration) -> Result<(), QuotaRefusal> {
+        chain.charge(&cost, now)?;
+        self.costs.push((chain, cost));
+        Ok(())
+    }
+
     /// The batch was written: rates and stored bytes stay, bytes in flight are given back.
     pub fn written(mut self) {
-        self.chains.clear();
+        self.costs.clear();
         std::mem::take(&mut self.stored).keep();
         drop(std::mem::take(&mut self.in_flight));
     }
@@ -298,6 +312,6 @@ impl Charged {
 
 impl Drop for Charged {
     fn drop(&mut self) {
-        self.chains.iter().for_each(|chain| chain.refund(&self.cost));
+        self.costs.iter().for_each(|(chain, cost)| chain.refund(cost));
     }
 }

@@ -14,8 +14,8 @@ use super::tick::{Ticking, mask};
 use super::{
     BacklogGate, Cause, ConnectionFlow, ControllerOptions, DiskGauge, DiskOptions, DiskWatch, Edge,
     Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, Offer, Parties, Party, Pool,
-    Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, Seat, Seats,
-    Share, TopicLimit, Wake, WriterGauge,
+    Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, ReadOptions,
+    ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge,
 };
 use crate::metrics::Counter;
 use crate::types::{Class, DiskPressure, Entity, EntityKind, PushbackScope, TopicName};
@@ -28,8 +28,8 @@ pub struct Flow {
     pub pressure: Arc<Pressure>,
     /// Bytes of batches between admission and answer.
     pub pool: Pool,
-    /// Bytes of answers between planning and sending.
-    pub fetch_pool: FetchPool,
+    /// What reads pass.
+    pub reads: Arc<ReadPath>,
     /// Log writers, by number.
     pub writers: Box<[WriterGauge]>,
     /// Open publishers.
@@ -87,6 +87,8 @@ pub struct PartitionFlow {
     pub share: Arc<Share>,
     /// Which log writer appends to it.
     pub writer: usize,
+    /// What reads of it pass.
+    pub reads: Arc<ReadPath>,
 }
 
 /// A publisher that opens.
@@ -117,7 +119,10 @@ impl Flow {
         Flow {
             options,
             pressure,
-            fetch_pool: FetchPool::new(options.fetch_bytes_max),
+            reads: Arc::new(ReadPath::new(
+                FetchPool::new(options.fetch_bytes_max),
+                ReadOptions::default(),
+            )),
             writers: (0..surroundings.writers).map(writer).collect(),
             seats: Seats::new(pool.limit(), options.grant_bytes_first),
             embedded: ConnectionFlow::new(identity, share, Arc::clone(&quotas), parties),
@@ -149,7 +154,8 @@ impl Flow {
 
     /// The limits of a partition that this log writer appends to.
     pub fn partition(&self, writer: usize) -> PartitionFlow {
-        PartitionFlow { share: Arc::new(self.pool.partition_share()), writer }
+        let share = Arc::new(self.pool.partition_share());
+        PartitionFlow { share, writer, reads: Arc::clone(&self.reads) }
     }
 
     /// A new publisher. `wake` is told when it waits and may perhaps send.

@@ -16,6 +16,10 @@ mod disk;
 mod events;
 mod facade;
 mod fair;
+mod fetch_pool;
+mod header;
+#[cfg(test)]
+mod isolation;
 mod lanes;
 mod limit;
 mod notes;
@@ -55,6 +59,8 @@ pub use disk::{
 pub use events::{Events, Followed};
 pub use facade::{Flow, Opening, PartitionFlow, Surroundings, TopicFlow};
 pub use fair::{Claim, max_min};
+pub use fetch_pool::{FetchPermit, FetchPool, OnTheWay};
+pub use header::HeaderTicket;
 pub use limit::{
     AtLimit, Measured, Over, TopicEdge, TopicLimit, TopicRoom, TopicRules, TopicWatch,
 };
@@ -62,7 +68,7 @@ pub use options::{Enforcement, FlowOptions};
 pub use pace::{GroupPace, Paces, ReadTopic};
 pub use parties::Parties;
 pub use party::{Numbers, Party, PressureEdge, Settling};
-pub use pool::{ConnectionShare, FetchPermit, FetchPool, Permit, Pool, Share};
+pub use pool::{ConnectionShare, Permit, Pool, Reserved, Share};
 pub use pressure::{Pressure, PressureOptions, States};
 pub use publisher::{
     AfterViolation, Claimant, Divider, Grant, GrantOptions, NoWake, Offer, PublisherGrant, Scratch,
@@ -72,7 +78,7 @@ pub use quota::{
     Chain, Cost, Direction, LevelHold, Place, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree,
     Scope, Subject,
 };
-pub use reads::{ColdReads, ReadOptions, ReadShare};
+pub use reads::{ColdReads, ReadOptions, ReadPath, ReadShare};
 pub use registry::Registry;
 pub use report::{Graph, Node, desired_consumers, limited_totals};
 pub use retry::{busy, retry_after_ms};

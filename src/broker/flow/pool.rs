@@ -10,6 +10,8 @@
 //! request (so that a batch larger than a share never deadlocks). Where a class is refused for want
 //! of room in the pool, every lower one is.
 
+mod reserved;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +23,8 @@ use super::binding::Binding;
 use super::lanes::{Lane, Lanes};
 use super::retry::{busy, retry_after_ms};
 use crate::types::{Class, Pushback, PushbackScope};
+
+pub use reserved::Reserved;
 
 /// What a request costs beside its bytes: the boxes and queue places that carry it.
 const REQUEST_BYTES: u64 = 512;
@@ -36,6 +40,8 @@ pub struct Pool(Arc<PoolState>);
 struct PoolState {
     limit: u64,
     used: AtomicU64,
+    /// Of what is used, what is reserved: bodies that are still to come.
+    arriving: AtomicU64,
     partition_limit: u64,
     connection_limit: u64,
     lane_limit: u64,
@@ -77,6 +83,8 @@ pub struct Permit {
     partition: Arc<Share>,
     connection: Option<(ConnectionShare, Lane)>,
     bytes: u64,
+    /// Of them, those of the batch: what its partition counts.
+    partition_bytes: u64,
 }
 
 /// A limit of the pool that was met.
@@ -96,6 +104,7 @@ impl Pool {
         Pool(Arc::new(PoolState {
             limit,
             used: AtomicU64::new(0),
+            arriving: AtomicU64::new(0),
             partition_limit: part(limit, options.partition_share),
             connection_limit,
             lane_limit: part(connection_limit, options.lane_share),
@@ -149,7 +158,8 @@ impl Pool {
             let told = refuse(Met { scope, limit_id: "pool", observed, limit });
             return Err(Pushback { min_class: self.min_class(observed + bytes), ..told });
         }
-        Ok(Permit { pool: self.clone(), partition: Arc::clone(partition), connection, bytes })
+        let (pool, partition) = (self.clone(), Arc::clone(partition));
+        Ok(Permit { pool, partition, connection, bytes, partition_bytes: bytes })
     }
 
     /// SERVER_BUSY for a partition whose queue is full: counted like the partition's share.
@@ -225,6 +235,12 @@ impl Pool {
                 return;
             }
             told.await;
+        }
+    }
+
+    fn give(&self, bytes: u64) {
+        if self.0.used.fetch_sub(bytes, Ordering::AcqRel) == bytes {
+            self.0.empty.notify_waiters();
         }
     }
 
@@ -321,13 +337,11 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some((connection, lane)) = &self.connection {
-            connection.give(*lane, self.bytes);
+            connection.0.lanes.give(*lane, self.partition_bytes);
+            connection.0.share.give(self.bytes);
         }
-        self.partition.give(self.bytes);
-        let pool = &self.pool.0;
-        if pool.used.fetch_sub(self.bytes, Ordering::AcqRel) == self.bytes {
-            pool.empty.notify_waiters();
-        }
+        self.partition.give(self.partition_bytes);
+        self.pool.give(self.bytes);
     }
 }
 
@@ -338,97 +352,6 @@ fn take(used: &AtomicU64, bytes: u64, limit: u64, alone_fits: bool) -> Result<()
         (sum <= limit || (alone_fits && now == 0)).then_some(sum)
     };
     used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).map(|_| ())
-}
-
-/// The pool for fetched bytes between planning and sending. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct FetchPool(Arc<FetchPoolState>);
-
-#[derive(Debug)]
-struct FetchPoolState {
-    limit: u64,
-    used: AtomicU64,
-    released: Notify,
-}
-
-/// Bytes of the fetch pool, held until it is dropped.
-#[derive(Debug)]
-#[must_use = "dropping a permit gives its bytes back at once"]
-pub struct FetchPermit {
-    pool: FetchPool,
-    bytes: u64,
-}
-
-impl FetchPool {
-    /// A pool of `limit` bytes.
-    pub fn new(limit: u64) -> FetchPool {
-        FetchPool(Arc::new(FetchPoolState {
-            limit: limit.max(1),
-            used: AtomicU64::new(0),
-            released: Notify::new(),
-        }))
-    }
-
-    /// Takes up to `wanted` bytes; fewer, perhaps 0, when the pool is short.
-    pub fn take(&self, wanted: u64) -> FetchPermit {
-        let mut taken = 0;
-        let some = |used: u64| {
-            taken = wanted.min(self.0.limit.saturating_sub(used));
-            Some(used + taken)
-        };
-        let _ = self.0.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, some);
-        FetchPermit { pool: self.clone(), bytes: taken }
-    }
-
-    /// Completes when something can be taken; at once when it can.
-    pub async fn has_room(&self) {
-        loop {
-            let released = self.0.released.notified();
-            let mut released = std::pin::pin!(released);
-            released.as_mut().enable();
-            if self.used() < self.0.limit {
-                return;
-            }
-            released.await;
-        }
-    }
-
-    /// Bytes in use.
-    pub fn used(&self) -> u64 {
-        self.0.used.load(Ordering::Relaxed)
-    }
-
-    /// Bytes there are.
-    pub fn limit(&self) -> u64 {
-        self.0.limit
-    }
-}
-
-impl FetchPermit {
-    /// Bytes it holds.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Keeps what is really used. A first batch may be larger than what was taken; the excess is
-    /// counted, so that later fetches make up for it.
-    pub fn resize(&mut self, bytes: u64) {
-        if bytes >= self.bytes {
-            self.pool.0.used.fetch_add(bytes - self.bytes, Ordering::AcqRel);
-        } else {
-            self.pool.0.used.fetch_sub(self.bytes - bytes, Ordering::AcqRel);
-        }
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for FetchPermit {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.pool.0.used.fetch_sub(self.bytes, Ordering::AcqRel);
-            self.pool.0.released.notify_waiters();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -514,17 +437,6 @@ mod tests {
         pool.publish(100_000, false);
         let refused = admit(&pool, 10_000 - REQUEST_BYTES, &share, None).err().expect("too much");
         assert_eq!(refused.retry_after_ms, 200);
-    }
-
-    #[test]
-    fn a_short_fetch_pool_gives_what_it_has() {
-        let pool = FetchPool::new(100);
-        let mut first = pool.take(80);
-        assert_eq!(pool.take(80).bytes(), 20);
-        first.resize(130);
-        assert_eq!(pool.take(1).bytes(), 0);
-        drop(first);
-        assert_eq!(pool.used(), 0);
     }
 
     proptest! {

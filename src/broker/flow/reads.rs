@@ -12,10 +12,11 @@
 //! second of it + one slice.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::writer::minute::RateMinute;
-use super::{Bucket, Load, UNLIMITED};
+use super::{Bucket, FetchPool, Load, UNLIMITED};
 
 /// Rules of the pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,36 @@ impl ColdReads {
     /// Bytes per second that may be read; `u64::MAX` = they are free.
     pub fn rate_bps(&self) -> u64 {
         self.pace.rate_per_s()
+    }
+}
+
+/// What all reads of one broker pass.
+pub struct ReadPath {
+    /// Bytes on their way to readers.
+    pub pool: FetchPool,
+    /// Reads of what is not in memory.
+    pub cold: ColdReads,
+    share: Mutex<ReadShare>,
+}
+
+impl ReadPath {
+    /// Reads that are free, but for the pool.
+    pub fn new(pool: FetchPool, options: ReadOptions) -> ReadPath {
+        let share = Mutex::new(ReadShare::new(options));
+        ReadPath { pool, cold: ColdReads::new(), share }
+    }
+
+    /// Sets the pace of cold reads for the worst `load` of the log writers. To be called every
+    /// 100 ms.
+    pub fn tick(&self, now: Duration, load: Load) {
+        // Counters; a panic between two of them leaves the next tick to correct them.
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).tick(now, load, &self.cold);
+    }
+}
+
+impl std::fmt::Debug for ReadPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadPath").field("pool", &self.pool).finish_non_exhaustive()
     }
 }
 
@@ -183,5 +214,22 @@ mod tests {
         assert!(reads.reserve(MIB, ms(0)) > ms(2_900));
         reads.give_up(200 * MIB);
         assert_eq!(reads.reserve(MIB, ms(0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_path_is_as_fast_as_the_log_writers_let_it() {
+        let path = ReadPath::new(FetchPool::new(MIB), ReadOptions::default());
+        assert_eq!(path.cold.rate_bps(), UNLIMITED);
+        path.tick(ms(0), Load::Slow);
+        let paced = path.cold.rate_bps();
+        assert_eq!(paced, ReadOptions::default().bandwidth_first / 2);
+        for at in 1..1_000 {
+            path.tick(ms(at * 100), Load::Busy);
+        }
+        assert_eq!(path.cold.rate_bps(), ReadOptions::default().bandwidth_first / 10, "the floor");
+        for at in 1_000..2_000 {
+            path.tick(ms(at * 100), Load::Calm);
+        }
+        assert_eq!(path.cold.rate_bps(), UNLIMITED);
     }
 }

@@ -52,6 +52,11 @@ impl Serving {
         }
     }
 
+    /// Whether any delivery ever waited: as long as none did, nobody needs to measure anything.
+    pub fn has_waited(&self) -> bool {
+        self.waited_ns.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether a delivery waited within the last 100 ms.
     pub fn deliveries_wait(&self, now: Duration) -> bool {
         let waited_ns = self.waited_ns.load(Ordering::Relaxed);

@@ -67,6 +67,8 @@ impl Flow {
         let busy = verdicts.iter().any(|verdict| verdict.load == Load::Busy);
         let rate = rates.fold(0, u64::saturating_add);
         self.pool.publish(rate, busy && self.options.enforcement == Enforcement::On);
+        let load = verdicts.iter().map(|verdict| verdict.load).max().unwrap_or_default();
+        self.reads.tick(now, load);
         self.seats.tick(now, windows, scratch);
         std::mem::take(&mut scratch.woken)
     }

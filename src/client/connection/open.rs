@@ -100,7 +100,7 @@ async fn say_hello(
                 return Ok((stream, hello));
             }
             Some(Received::Refused(refused)) => return Err(refused.error.into()),
-            None => {}
+            Some(Received::Skipped(_)) | None => {} // nothing is skipped here
         }
         stream.readable().await.map_err(|e| unreachable(e.to_string()))?;
         match stream.try_read_buf(&mut deframer.spare()) {

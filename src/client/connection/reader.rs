@@ -72,6 +72,7 @@ impl Connection {
         match received {
             Received::Frame(frame) if frame.flags.is_answer() => self.take_answer(frame),
             Received::Frame(frame) => self.take_notice(frame),
+            Received::Skipped(_) => {} // this side takes every frame
             // An answer that arrived damaged: whoever waits learns why.
             Received::Refused(refused) if refused.is_answer => {
                 self.fail(refused.correlation, refused.error.into());

@@ -110,6 +110,14 @@ pub(super) const ROWS: &[Setting] = &[
         apply: |r, v| r.server.push_bytes = v.narrow(),
     },
     Setting {
+        key: "flow.delivery_share",
+        kind: Kind::Count { min: 10, max: 90 },
+        default: "50",
+        doc: "Part of the serving threads' time that deliveries keep while one of them waits, in per cent.",
+        reason: "What is stored drains first; lag alone never lowers what comes in.",
+        apply: |r, v| r.server.delivery_percent = v.narrow(),
+    },
+    Setting {
         key: "native.push_queue_bytes",
         kind: Kind::Bytes { min: 64 << 10, max: 256 << 20 },
         default: "2MiB",

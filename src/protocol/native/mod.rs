@@ -60,7 +60,7 @@ pub mod want;
 pub mod why;
 
 pub use answer::{ErrorAnswer, ErrorDetail};
-pub use deframer::{Deframer, Received, Refused, fuzz_deframer};
+pub use deframer::{Deframer, Received, Refused, Skipped, fuzz_deframer};
 pub use frame::{
     Call, Frame, FrameError, FrameFlags, FrameHeader, FrameLimits, FrameType, HEADER_BYTES, Notice,
     encode_answer, encode_call, encode_error, encode_notice, fuzz_frame,

@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Capacity of the smallest buffer. The slack lets a 64 KiB batch and its frame fit.
+/// Capacity of the smallest buffer: what a connection needs that sends little.
+pub const FIRST_BYTES: usize = 16 << 10;
+/// Capacity of the usual buffer. The slack lets a 64 KiB batch and its frame fit.
 pub const CHUNK_BYTES: usize = (64 << 10) + SLACK_BYTES;
 const SLACK_BYTES: usize = 4 << 10;
-/// 64 KiB, 128 KiB, ... 16 MiB, each with the slack.
-const CLASSES: usize = 9;
+/// 16 KiB, then 64 KiB, 80 KiB, 96 KiB, 112 KiB, 128 KiB, ... 16 MiB, each with the slack: a large
+/// frame fills four fifths of the buffer that is made for it.
+const CLASSES: usize = 34;
 
 /// Free buffers, by size. Shared by all connections.
 #[derive(Debug)]
@@ -24,7 +27,8 @@ pub struct BufferPool {
 }
 
 fn class_bytes(class: usize) -> usize {
-    ((64 << 10) << class) + SLACK_BYTES
+    let Some(step) = class.checked_sub(1) else { return FIRST_BYTES };
+    ((16 << 10) << (step / 4)) * (4 + step % 4) + SLACK_BYTES
 }
 
 impl BufferPool {
@@ -110,16 +114,28 @@ mod tests {
     fn a_shared_buffer_comes_back_with_its_last_slice() {
         let pool = BufferPool::new(1 << 20);
         let mut buffer = pool.take(100_000);
-        assert_eq!(buffer.capacity(), (128 << 10) + SLACK_BYTES);
+        assert_eq!(buffer.capacity(), (96 << 10) + SLACK_BYTES);
         buffer.extend_from_slice(b"batch");
         let bytes = pool.share(buffer);
         let slice = bytes.slice(1..3);
         drop(bytes);
         assert_eq!((&slice[..], pool.retained_bytes()), (&b"at"[..], 0));
         drop(slice);
-        assert_eq!(pool.retained_bytes(), (128 << 10) + SLACK_BYTES);
-        assert_eq!(pool.take(CHUNK_BYTES + 1).len(), 0);
+        assert_eq!(pool.retained_bytes(), (96 << 10) + SLACK_BYTES);
+        assert_eq!(pool.take(CHUNK_BYTES + (16 << 10) + 1).len(), 0);
         assert_eq!(pool.retained_bytes(), 0);
+    }
+
+    #[test]
+    fn a_frame_fills_four_fifths_of_its_buffer() {
+        let pool = BufferPool::new(0);
+        assert_eq!(class_bytes(CLASSES - 1), (16 << 20) + SLACK_BYTES);
+        for size in (CHUNK_BYTES..16 << 20).step_by(10_007) {
+            let capacity = pool.take(size).capacity();
+            assert!(size <= capacity && size * 5 >= (capacity - SLACK_BYTES) * 4, "{capacity}");
+        }
+        assert_eq!(pool.take(100).capacity(), FIRST_BYTES);
+        assert_eq!(pool.take(FIRST_BYTES + 1).capacity(), CHUNK_BYTES);
     }
 
     #[test]

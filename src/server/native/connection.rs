@@ -20,8 +20,9 @@ use tracing::debug;
 use super::Shared;
 use super::link::Link;
 use super::session::Session;
+use crate::broker::flow::HeaderTicket;
 use crate::protocol::native::{
-    Deframer, ErrorAnswer, FrameError, FrameLimits, FrameType, Received, encode_error,
+    Deframer, ErrorAnswer, FrameError, FrameHeader, FrameLimits, FrameType, Received, encode_error,
     encode_notice, goodbye,
 };
 use crate::server::admission::Seat;
@@ -43,6 +44,8 @@ enum End {
 
 /// Reads and frames without waiting before other tasks get their turn.
 const STEPS_PER_TURN: usize = 64;
+/// Control bytes that are kept of a frame whose data part is dropped; that of PRODUCE has 29.
+const SKIPPED_CONTROL_BYTES_MAX: u32 = 4 << 10;
 /// How long a closed connection is read on, so that the last answers are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that are read and dropped meanwhile.
@@ -102,6 +105,13 @@ impl Drop for Ending {
     }
 }
 
+/// A large frame that is being received.
+struct Ahead {
+    header: FrameHeader,
+    /// What it takes meanwhile, or why its data part is dropped.
+    decided: Result<HeaderTicket, Pushback>,
+}
+
 struct Connection {
     socket: OwnedReadHalf,
     deframer: Deframer,
@@ -113,6 +123,10 @@ struct Connection {
     /// When the frame that is being received was first seen waiting.
     started: Option<Instant>,
     steps: usize,
+    /// What was decided about a large frame that is being received.
+    ahead: Option<Ahead>,
+    /// When the turn began, while deliveries may have to wait for it.
+    turn_began: Option<Duration>,
 }
 
 impl Connection {
@@ -128,6 +142,8 @@ impl Connection {
             last_frame: now,
             started: None,
             steps: 0,
+            ahead: None,
+            turn_began: None,
         }
     }
 
@@ -135,19 +151,23 @@ impl Connection {
     async fn run(&mut self) -> End {
         let mut alarm = Box::pin(sleep_until(self.deadline()));
         loop {
-            match self.take_frames().await {
-                Ok(()) => {}
-                Err(end) => return end,
+            let taken = self.take_frames().await.and_then(|()| self.look_ahead());
+            if let Err(end) = taken {
+                return end;
             }
             match self.socket.try_read_buf(&mut self.deframer.spare()) {
                 Ok(0) => return End::ClientDone,
                 Ok(_) => self.step().await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.deframer.park();
-                    self.session.flush();
+                    if let Err(end) = self.hold_memory() {
+                        return end;
+                    }
+                    self.end_turn().await;
                     if let Some(end) = self.wait(alarm.as_mut()).await {
                         return end;
                     }
+                    self.begin_turn();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return End::Gone,
@@ -170,8 +190,9 @@ impl Connection {
             }
             let queued_max = self.link.shared.options.outbox_bytes_max;
             if !self.link.outbox.is_below(queued_max) {
-                self.session.flush();
+                self.end_turn().await;
                 self.link.outbox.below(queued_max).await;
+                self.begin_turn();
             }
             if self.link.outbox.is_closed() {
                 return Err(End::Gone);
@@ -180,16 +201,53 @@ impl Connection {
         }
     }
 
+    /// Decides about a large frame as soon as its header came.
+    fn look_ahead(&mut self) -> Result<(), End> {
+        if let Some(header) = self.deframer.announced() {
+            let decided = self.session.announced(&header);
+            self.ahead = decided.map(|decided| Ahead { header, decided });
+        }
+        self.hold_memory()
+    }
+
+    /// Counts the memory of a large frame that is being received. When there is none left, nothing
+    /// is kept of it but its control part; one that is large itself ends the connection.
+    fn hold_memory(&mut self) -> Result<(), End> {
+        let held = self.deframer.held_bytes() as u64;
+        let Some(Ahead { header, decided }) = &mut self.ahead else { return Ok(()) };
+        let refused = match decided {
+            Ok(ticket) => ticket.hold(held, self.link.broker().monotonic()).err(),
+            Err(_) => None,
+        };
+        if let Some(pushback) = refused {
+            *decided = Err(pushback);
+        }
+        let Err(pushback) = decided else { return Ok(()) };
+        if header.control_bytes > SKIPPED_CONTROL_BYTES_MAX {
+            let kind = FrameType::from_u16(header.frame_type).unwrap_or(FrameType::Goodbye);
+            self.link.refuse(kind, header.correlation, &pushback.clone().into());
+            return Err(End::Refused);
+        }
+        self.deframer.skip_data();
+        Ok(())
+    }
+
     /// Takes one frame; `false` = the connection ends.
     fn take(&mut self, received: Received) -> bool {
         let greeted = self.link.is_greeted();
+        let ahead = self.ahead.take();
         match received {
             Received::Frame(frame) => {
-                let goes_on = self.session.take(frame);
+                let goes_on = self.session.take(frame, ahead.and_then(|ahead| ahead.decided.ok()));
                 if !greeted && self.link.is_greeted() {
                     self.deframer.set_limits(self.link.shared.frame_limits());
                 }
                 goes_on
+            }
+            Received::Skipped(skipped) => {
+                // Nothing else is skipped.
+                let Some(Ahead { decided: Err(pushback), .. }) = ahead else { return false };
+                self.session.take_skipped(skipped, pushback)
             }
             Received::Refused(refused) => {
                 if !refused.is_answer {
@@ -262,7 +320,7 @@ impl Connection {
         }
         if let Some(started) = self.started {
             let rate = options.frame_bytes_per_s_min.max(1);
-            let earned_ms = self.deframer.started_bytes() as u64 * 1_000 / rate;
+            let earned_ms = self.deframer.started_bytes() * 1_000 / rate;
             return started + Duration::from_millis(options.frame_grace_ms + earned_ms);
         }
         let beyond_limits = self.link.refusal().is_some();
@@ -307,8 +365,26 @@ impl Connection {
     async fn step(&mut self) {
         self.steps += 1;
         if self.steps.is_multiple_of(STEPS_PER_TURN) {
-            self.session.flush();
+            self.end_turn().await;
             tokio::task::yield_now().await;
+            self.begin_turn();
+        }
+    }
+
+    fn begin_turn(&mut self) {
+        let watched = self.link.shared.serving.has_waited();
+        self.turn_began = watched.then(|| self.link.broker().monotonic());
+    }
+
+    /// Hands batches over. While deliveries wait, produce pauses for what it took beyond its part
+    /// of the time.
+    async fn end_turn(&mut self) {
+        let produced = self.session.flush();
+        let Some(began) = self.turn_began.take().filter(|_| produced) else { return };
+        let now = self.link.broker().monotonic();
+        let took = now.saturating_sub(began);
+        if let Some(pause) = self.link.shared.serving.produce_turn(took, now) {
+            tokio::time::sleep(pause).await;
         }
     }
 }

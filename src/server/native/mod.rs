@@ -5,6 +5,7 @@ mod error;
 mod fetch;
 mod groups;
 mod info;
+mod kinds;
 mod link;
 mod publish;
 mod quotas;
@@ -19,6 +20,7 @@ pub(super) use connection::{refuse, serve};
 
 use super::ServerOptions;
 use crate::broker::Broker;
+use crate::broker::flow::Serving;
 use crate::protocol::native::{BufferPool, FrameLimits};
 
 /// What all connections share.
@@ -26,6 +28,8 @@ pub(super) struct Shared {
     broker: Broker,
     options: ServerOptions,
     pool: Arc<BufferPool>,
+    /// The time of the threads that serve connections.
+    serving: Serving,
     /// Where clients find the broker when nobody set another address.
     address: SocketAddr,
 }
@@ -33,7 +37,9 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(broker: Broker, options: ServerOptions, address: SocketAddr) -> Shared {
         let pool = BufferPool::new(options.receive_pool_bytes);
-        Shared { broker, options, pool, address }
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let serving = Serving::new(threads as u64, options.delivery_percent);
+        Shared { broker, options, pool, serving, address }
     }
 
     fn frame_limits(&self) -> FrameLimits {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
 use crate::broker::flow::{
-    AfterViolation, BacklogClaim, Cause, ConnectionFlow, Grant, Numbers, Party, PublisherGrant,
-    Standing, Violation, Wake, Within,
+    AfterViolation, BacklogClaim, Cause, ConnectionFlow, Grant, HeaderTicket, Numbers, Party,
+    PublisherGrant, Standing, Violation, Wake, Within,
 };
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced, Topic};
 use crate::protocol::native::{
@@ -168,8 +168,31 @@ fn unknown(publisher: u32) -> ErrorAnswer {
     invalid(format!("publisher {publisher} is not open"))
 }
 
-/// Hands one batch to the broker.
-pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: bool, frame: Frame) {
+/// What came of a batch.
+pub(super) enum Batch {
+    /// All of it.
+    Whole {
+        /// What its header took, when that came before its body.
+        header: Option<HeaderTicket>,
+    },
+    /// Its header was refused, and it was dropped as it came: for grants it was sent all the same.
+    Dropped {
+        /// Its bytes.
+        bytes: u32,
+        /// Why.
+        refusal: Pushback,
+    },
+}
+
+impl Batch {
+    /// The batch of a whole frame, refused.
+    pub(super) fn refused(frame: &Frame, refusal: Pushback) -> Batch {
+        Batch::Dropped { bytes: u32::try_from(frame.data.len()).unwrap_or(u32::MAX), refusal }
+    }
+}
+
+/// Hands one batch to the broker, or says why it was dropped.
+pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, frame: Frame, batch: Batch) {
     let refuse = |error: ErrorAnswer| link.refuse(FrameType::Produce, frame.correlation, &error);
     let request: produce::Request = match frame.decode() {
         Ok(request) => request,
@@ -182,7 +205,10 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
             None => return refuse(unknown(number)),
         },
     };
-    let bytes = frame.data.len() as u64;
+    let (bytes, header, refusal) = match batch {
+        Batch::Whole { header } => (frame.data.len() as u64, header, None),
+        Batch::Dropped { bytes, refusal } => (u64::from(bytes), None, Some(refusal)),
+    };
     let now = link.broker().monotonic();
     let standing = publisher.as_ref().map(|publisher| publisher.received(bytes, now));
     let (within, violation) = match standing {
@@ -203,8 +229,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
         since: now,
         _underway: link.in_flight.begin(),
     }));
-    let refusal =
-        violation.map(|violation| violation.pushback).or_else(|| drains.then(Pushback::draining));
+    let refusal = violation.map(|violation| violation.pushback).or(refusal);
     if let Some(pushback) = refusal {
         return Box::new(ack).done(Err(ProduceError::Pushback(pushback)));
     }
@@ -219,7 +244,7 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, drains: boo
         class: Class::Normal,
         within,
     };
-    link.broker().produce_more(request, Box::new(ack));
+    link.broker().produce_more(request, header, Box::new(ack));
 }
 
 /// Where a batch's outcome goes; answers even when it is dropped.

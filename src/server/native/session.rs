@@ -11,14 +11,15 @@ use tokio::task::JoinSet;
 
 use super::connection::drain_notice;
 use super::error::invalid;
+use super::kinds::{is_free, is_system, is_taken_while_draining};
 use super::link::Link;
 use super::publish::Publishers;
 use super::subscription::Subscriptions;
 use super::{SOFTWARE, fetch, groups, info, publish, quotas, topics};
-use crate::broker::flow::Cost;
+use crate::broker::flow::{Cost, HeaderTicket};
 use crate::protocol::native::{
-    Call, ErrorAnswer, ErrorDetail, Frame, FrameLimits, FrameType, VERSION_MAX, VERSION_MIN, hello,
-    ping,
+    Call, ErrorAnswer, ErrorDetail, Frame, FrameHeader, FrameLimits, FrameType, Skipped,
+    VERSION_MAX, VERSION_MIN, hello, ping,
 };
 use crate::server::in_flight::Underway;
 use crate::types::{ErrorCode, Pushback, PushbackCode, PushbackScope};
@@ -53,8 +54,44 @@ impl Session {
         }
     }
 
-    /// Takes one frame; `false` = the connection ends.
-    pub(super) fn take(&mut self, frame: Frame) -> bool {
+    /// Decides about a large frame by its header: what it takes while it is received, or why its
+    /// data part is dropped. `None` = nothing counts it: produce pressure refuses produce alone.
+    pub(super) fn announced(&self, header: &FrameHeader) -> Option<Result<HeaderTicket, Pushback>> {
+        let flow = self.link.flow()?;
+        let kind = FrameType::from_u16(header.frame_type);
+        let is_batch = kind == Some(FrameType::Produce) && !header.flags.is_answer();
+        if let Some(refusal) = self.link.refusal()
+            && !kind.is_some_and(is_system)
+        {
+            return Some(Err(refusal.clone()));
+        }
+        if !is_batch {
+            // Data where none belongs is not kept until it is refused for that.
+            return (header.data_bytes > 0).then(|| Err(meaningless_data(header)));
+        }
+        if self.draining {
+            return Some(Err(Pushback::draining()));
+        }
+        Some(self.link.broker().admit_header(flow, u64::from(header.data_bytes)))
+    }
+
+    /// Takes a frame whose data part was dropped; `false` = the connection ends.
+    pub(super) fn take_skipped(&mut self, skipped: Skipped, refusal: Pushback) -> bool {
+        let Skipped { frame, data_bytes } = skipped;
+        if frame.flags.is_answer() {
+            return true; // nonsense without effect
+        }
+        if frame.frame_type == FrameType::Produce && self.link.refusal().is_none() {
+            let batch = publish::Batch::Dropped { bytes: data_bytes, refusal };
+            publish::produce(&self.link, &mut self.publishers, frame, batch);
+            return true;
+        }
+        self.link.refuse(frame.frame_type, frame.correlation, &refusal.into());
+        self.link.refusal().is_none()
+    }
+
+    /// Takes one frame, with what its header took; `false` = the connection ends.
+    pub(super) fn take(&mut self, frame: Frame, header: Option<HeaderTicket>) -> bool {
         if !self.link.is_greeted() {
             return self.greet(&frame);
         }
@@ -72,15 +109,18 @@ impl Session {
             self.link.refuse(frame.frame_type, frame.correlation, &Pushback::draining().into());
             return true;
         }
-        self.dispatch(frame);
+        self.dispatch(frame, header);
         true
     }
 
     /// Nothing more is there to be taken now: batches that were handed over go on their way.
-    pub(super) fn flush(&mut self) {
-        if std::mem::take(&mut self.unflushed) {
+    /// Returns whether there were any.
+    pub(super) fn flush(&mut self) -> bool {
+        let unflushed = std::mem::take(&mut self.unflushed);
+        if unflushed {
             self.link.broker().flush();
         }
+        unflushed
     }
 
     /// Tells the client that the server shuts down; what is under way is still answered.
@@ -151,12 +191,16 @@ impl Session {
         })
     }
 
-    fn dispatch(&mut self, frame: Frame) {
+    fn dispatch(&mut self, frame: Frame, header: Option<HeaderTicket>) {
         use FrameType as T;
         match frame.frame_type {
             T::Produce => {
                 self.unflushed = true;
-                publish::produce(&self.link, &mut self.publishers, self.draining, frame);
+                let batch = match self.draining {
+                    true => publish::Batch::refused(&frame, Pushback::draining()),
+                    false => publish::Batch::Whole { header },
+                };
+                publish::produce(&self.link, &mut self.publishers, frame, batch);
             }
             T::Hello => self.now(&frame, |_, _: hello::Request| Err(invalid("HELLO came before"))),
             T::Ping => self.now(&frame, |_, _: ping::Request| Ok(ping::Response {})),
@@ -165,7 +209,7 @@ impl Session {
             T::Want => self.publishers.want(&self.link, &frame),
             T::Subscribe => self.now(&frame, |s, r| s.subscriptions.subscribe(&s.link, &r)),
             T::Unsubscribe => self.now(&frame, |s, r| s.subscriptions.unsubscribe(&r)),
-            T::Credit => self.subscriptions.credit(&frame),
+            T::Credit => self.subscriptions.credit(&self.link, &frame),
             T::Seek => self.now(&frame, |s, r| s.subscriptions.seek(&r)),
             T::Pause => self.now(&frame, |s, r| s.subscriptions.pause(&r)),
             T::Resume => self.now(&frame, |s, r| s.subscriptions.resume(&r)),
@@ -310,61 +354,11 @@ impl Drop for Job {
     }
 }
 
-/// Whether no quota on requests counts it: what takes load away, and what tells why there is any.
-fn is_free(kind: FrameType) -> bool {
-    use FrameType as T;
-    matches!(
-        kind,
-        T::Hello
-            | T::Ping
-            | T::PublisherClose
-            | T::Unsubscribe
-            | T::Pause
-            | T::GroupHeartbeat
-            | T::GroupCommit
-            | T::Pressure
-            | T::Why
-            | T::QuotaSet
-            | T::QuotaDelete
-            | T::QuotaList
-            | T::Trim
-            | T::TopicDelete
-    )
-}
-
-/// Whether a connection beyond the limits may ask it: what no quota counts, and what operators need
-/// to find out.
-fn is_system(kind: FrameType) -> bool {
-    use FrameType as T;
-    is_free(kind)
-        || matches!(
-            kind,
-            T::Goodbye
-                | T::ClusterInfo
-                | T::TopicList
-                | T::TopicDescribe
-                | T::TopicAlter
-                | T::GroupCommitted
-                | T::GroupDescribe
-                | T::GroupList
-                | T::GroupReset
-                | T::GroupDelete
-        )
-}
-
-/// Whether a request is taken while the server drains: consumers that stop still commit and leave,
-/// and PRODUCE has a refusal of its own.
-fn is_taken_while_draining(kind: FrameType) -> bool {
-    use FrameType as T;
-    matches!(
-        kind,
-        T::Ping
-            | T::Produce
-            | T::Want
-            | T::Credit
-            | T::GroupCommit
-            | T::GroupHeartbeat
-            | T::Goodbye
+fn meaningless_data(header: &FrameHeader) -> Pushback {
+    Pushback::reject(PushbackCode::ServerBusy, PushbackScope::Connection, "frame").met(
+        u64::from(header.data_bytes),
+        0,
+        "bytes",
     )
 }
 

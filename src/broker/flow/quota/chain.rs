@@ -39,6 +39,9 @@ pub struct QuotaRefusal {
     wait: Option<Duration>,
 }
 
+/// Longest wait of a reader without asking its quotas again.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// What is held of levels; dropping it gives it back.
 #[derive(Debug, Default)]
 #[must_use = "dropping it gives everything back"]
@@ -155,6 +158,11 @@ impl QuotaRefusal {
     /// When to come back, where a time can be named: exact for rates.
     pub fn wait(&self) -> Option<Duration> {
         self.wait
+    }
+
+    /// How long a reader waits before it asks again: a quota may be edited meanwhile.
+    pub fn pause(&self) -> Duration {
+        self.wait.unwrap_or(PAUSE_MAX).min(PAUSE_MAX)
     }
 
     /// As everybody is told it. The time is rounded up to a millisecond; 0 = none can be named.
