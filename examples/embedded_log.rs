@@ -2,7 +2,6 @@
 //!
 //! `cargo run --example embedded_log`
 
-use stoplog::broker::flow::Within;
 use stoplog::broker::{Broker, BrokerOptions, NewTopic, ProduceRequest, ReadMode, ShutdownMode};
 use stoplog::record::{BatchBuilder, BuilderOptions, RecordRef, Records};
 use stoplog::types::{Acks, Class, Offset, PartitionId};
@@ -26,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             deadline: None,
             connection: None,
             class: Class::Normal,
-            within: Within::Window,
+            standing: None,
         })
         .await?;
     println!("stored from offset {}, {}", produced.base_offset, produced.level);

@@ -35,7 +35,6 @@ use crate::types::Class;
 ///     ShutdownMode,
 /// };
 /// use stoplog::record::{BatchBuilder, BuilderOptions, RecordRef, Records};
-/// use stoplog::broker::flow::Within;
 /// use stoplog::types::{Acks, Class, DurabilityLevel, Offset, PartitionId};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +55,7 @@ use crate::types::Class;
 ///         deadline: None,
 ///         connection: None,
 ///         class: Class::Normal,
-///         within: Within::Window,
+///         standing: None,
 ///     })
 ///     .await?;
 /// assert_eq!((produced.base_offset, produced.level), (Offset(0), DurabilityLevel::Durable));
@@ -137,16 +136,20 @@ impl Broker {
         self.core().flow.connect(identity, self.monotonic())
     }
 
-    /// A new publisher of a topic. `wake` is told when it waits and may perhaps send.
+    /// A new publisher of a topic and a connection; `None` in embedded use. Its class is what quotas
+    /// leave of the one asked for. `wake` is told when it waits and may perhaps send.
     pub fn open_publisher(
         &self,
         topic: &Topic,
+        connection: Option<&ConnectionFlow>,
         class: Class,
         wake: Weak<dyn Wake>,
     ) -> PublisherGrant {
+        let flow = self.flow();
+        let class = connection.unwrap_or(&flow.embedded).class(class, self.monotonic());
         let partitions = topic.partitions();
         let writers = partitions.iter().map(|partition| partition.flow.writer);
-        self.core().flow.open_publisher(Opening::to(class, writers), wake)
+        flow.open_publisher(Opening::to(class, writers), wake)
     }
 
     /// Everything that limits.

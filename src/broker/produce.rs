@@ -179,7 +179,7 @@ fn admit(
         rules: TopicRules::of(&config),
         partition: &partition.flow,
         class: request.class,
-        within: request.within,
+        standing: request.standing,
         level: if request.acks == Acks::Topic { Level::Topic } else { Level::Other },
         deadline: request.deadline,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::{FetchError, ProduceError};
-use super::flow::{Cause, ConnectionFlow, FetchPermit, Within};
+use super::flow::{Cause, ConnectionFlow, FetchPermit, Standing};
 use crate::types::{
     Acks, Class, DurabilityLevel, GroupId, Offset, PartitionId, ProducerEpoch, ProducerId,
     Timestamp, TopicConfig, TopicId, TopicName,
@@ -29,8 +29,8 @@ pub struct ProduceRequest {
     pub connection: Option<ConnectionFlow>,
     /// Who gives way when there is not enough for all.
     pub class: Class,
-    /// How far it may go into the window of its log writer: whether it was granted.
-    pub within: Within,
+    /// By what right its publisher sends it; `None` = it has no publisher.
+    pub standing: Option<Standing>,
 }
 
 /// A batch that is in the log.

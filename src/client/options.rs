@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::flow::RetryBudget;
 use crate::record::Compression;
-use crate::types::{Acks, Assignor, GroupId, Offset, PartitionId, Timestamp, TopicName};
+use crate::types::{Acks, Assignor, Class, GroupId, Offset, PartitionId, Timestamp, TopicName};
 
 /// Options of a client, shared by everything made from it.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ pub struct ProducerOptions {
     pub linger: Duration,
     /// Codec; `None` = what the topic advises.
     pub compression: Option<Compression>,
+    /// Who gives way when there is not enough for all; quotas may lower it.
+    pub class: Class,
     /// Whether retries are free of duplicates.
     pub idempotence: Idempotence,
     /// Batches of one partition that may be unanswered; the broker remembers five.
@@ -88,6 +90,7 @@ impl Default for ProducerOptions {
             batch_bytes: 64 << 10,
             linger: Duration::ZERO,
             compression: None,
+            class: Class::Normal,
             idempotence: Idempotence::On,
             window: WINDOW_MAX,
             buffer_bytes: 32 << 20,

@@ -1,16 +1,17 @@
 //! Quotas: set, refused by, edited live, kept over a restart, removed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use stoplog::broker::flow::{ConnectionFlow, Identity};
+use stoplog::broker::flow::{ConnectionFlow, Identity, NoWake};
 use stoplog::broker::{
     Broker, FetchPartition, FetchRequest, NewTopic, ProduceError, QuotaChangeError, ReadMode,
     ShutdownMode, Topic,
 };
 use stoplog::env::sim::Fault;
 use stoplog::types::{
-    Effects, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, QuotaEntity, Severity,
+    Class, Effects, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, QuotaEntity,
+    Severity,
 };
 
 use crate::world::{World, large_batch, produce, request, run, until};
@@ -202,5 +203,22 @@ fn a_batch_of_which_nobody_knows_whether_it_was_written_stays_charged() {
         next.connection = Some(shop.clone());
         let refused = broker.produce_and_wait(next).await.expect_err("it owes");
         assert!(matches!(refused, ProduceError::Pushback(_)), "{refused}");
+    });
+}
+
+#[test]
+fn a_class_that_quotas_do_not_allow_is_served_as_the_one_they_do() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, "orders").await;
+        let shop = connect(&broker, "shop");
+        let nobody: Weak<NoWake> = Weak::new();
+        let class = |asked| {
+            let publisher = broker.open_publisher(&topic, Some(&shop), asked, nobody.clone());
+            publisher.seat().class()
+        };
+        assert_eq!(class(Class::Critical), Class::Critical);
+        set(&broker, "client/shop", "class_max", "p2").await;
+        assert_eq!((class(Class::Critical), class(Class::Bulk)), (Class::Normal, Class::Bulk));
     });
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoplog::broker::flow::Within;
 use stoplog::broker::{
     Broker, BrokerOptions, ProduceError, ProduceRequest, Produced, ReadMode, Topic,
 };
@@ -108,7 +107,7 @@ pub fn request(topic: &Topic, partition: u32, batch: Bytes) -> ProduceRequest {
         deadline: None,
         connection: None,
         class: Class::Normal,
-        within: Within::Window,
+        standing: None,
     }
 }
 

@@ -168,7 +168,8 @@ async fn connections_beyond_the_limit_are_told_so() {
 async fn notices_of_a_broker_are_no_requests() {
     let site = Site::start().await;
     let mut peer = site.peer().await;
-    peer.notify(&grant::Request { publisher: 1, epoch: 0, bytes_to: 1 << 40, ttl_ms: 1 }).await;
+    peer.notify(&grant::Request { publisher: 1, epoch: 0, bytes_to: 1 << 40, ttl_ms: 1, cause: 0 })
+        .await;
     assert_eq!(refused_with(&mut peer).await, ErrorCode::UnknownRequest);
     peer.call(&ping::Request {}).await.expect("the connection goes on");
 }

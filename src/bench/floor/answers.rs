@@ -36,7 +36,8 @@ pub(super) fn hello_answer() -> hello::Response {
 }
 
 pub(super) fn publisher_answer() -> publisher_open::Response {
-    let grant = grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX };
+    let grant =
+        grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX, cause: 0 };
     publisher_open::Response { grant, allowance_bytes: u32::MAX }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{
     BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, HeaderTicket, Level,
-    PartitionFlow, Permit, Room, Settled, Side, TopicFlow, TopicRoom, TopicRules, Within,
-    WriterGauge, busy, retry_after_ms,
+    PartitionFlow, Permit, Room, Seat, Settled, Side, Standing, TopicFlow, TopicRoom, TopicRules,
+    Within, WriterGauge, busy, retry_after_ms,
 };
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
@@ -32,8 +32,8 @@ pub struct Ask<'a> {
     pub partition: &'a PartitionFlow,
     /// Its class.
     pub class: Class,
-    /// By what right it comes.
-    pub within: Within,
+    /// By what right it comes; `None` = it has no publisher, and its connection's seat counts it.
+    pub standing: Option<Standing>,
     /// At which level it is to be acknowledged.
     pub level: Level,
     /// How long its sender waits for the answer.
@@ -61,6 +61,8 @@ pub struct Ticket {
     bytes: u64,
     since: Duration,
     level: Level,
+    /// The seat of a connection that sends without a publisher.
+    seat: Option<Arc<Seat>>,
     /// The log writer in whose window it has its place.
     writer: Option<usize>,
     /// What quotas were charged, when there are any.
@@ -93,6 +95,7 @@ impl Flow {
             bytes: ask.bytes,
             since: now,
             level: ask.level,
+            seat: None,
             writer: None,
             charged: None,
             reserved: 0,
@@ -100,6 +103,7 @@ impl Flow {
             on_disk: 0,
         };
         if self.options.enforcement != Enforcement::Off {
+            ticket.seat = self.take_seat(&ask, now)?;
             ticket.writer = self.take_window(&ask, now)?;
             ticket.charged = self.charge_quotas(header, &ask, now)?;
         }
@@ -124,11 +128,31 @@ impl Flow {
             .after_ms(self.retry_after_ms(gauge, gauge.in_flight())))
     }
 
+    /// Counts what comes without a publisher against the seat of its connection.
+    fn take_seat(&self, ask: &Ask<'_>, now: Duration) -> Result<Option<Arc<Seat>>, Pushback> {
+        let (None, Some(connection)) = (ask.standing, ask.connection) else { return Ok(None) };
+        let seat = connection.seat(|| self.open_seat(ask.class));
+        let Err((observed, limit)) = seat.take(ask.bytes, now) else {
+            return Ok(Some(Arc::clone(seat)));
+        };
+        if self.options.enforcement == Enforcement::DryRun {
+            self.would_refuse.increment();
+            return Ok(None);
+        }
+        let excess = observed.saturating_add(ask.bytes).saturating_sub(limit).max(ask.bytes);
+        let after_ms = self.pool.retry_after_ms(excess);
+        Err(busy(PushbackScope::Publisher, "share", observed, limit, after_ms))
+    }
+
     /// A place in the window of its log writer.
     fn take_window(&self, ask: &Ask<'_>, now: Duration) -> Result<Option<usize>, Pushback> {
         let writer = ask.partition.writer;
         let Some(gauge) = self.writers.get(writer) else { return Ok(None) };
-        let Err(full) = gauge.start(ask.bytes, ask.within, ask.class, now) else {
+        let within = match ask.standing {
+            Some(Standing::Granted) => Within::Grant,
+            Some(Standing::Allowance) | None => Within::Window,
+        };
+        let Err(full) = gauge.start(ask.bytes, within, ask.class, now) else {
             return Ok(Some(writer));
         };
         if self.options.enforcement == Enforcement::DryRun {
@@ -250,6 +274,9 @@ impl Ticket {
     fn undo(&mut self, outcome: Outcome) {
         if let Some(gauge) = self.gauge() {
             gauge.undo(self.bytes);
+        }
+        if let Some(seat) = self.seat.take() {
+            seat.answered(self.bytes);
         }
         let settled = match outcome {
             Outcome::Written | Outcome::Unknown => Settled::Written,

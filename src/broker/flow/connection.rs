@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{
     Chain, ConnectionShare, Cost, Direction, LevelHold, OnTheWay, Parties, Place, QuotaRefusal,
-    QuotaTree, Scope, Subject,
+    QuotaTree, Scope, Seat, Subject,
 };
 use crate::types::{Class, GroupId, Resource, TopicName};
 
@@ -58,6 +58,8 @@ struct State {
     /// Groups it has a member in.
     joined: Mutex<Vec<GroupId>>,
     on_the_way: OnTheWay,
+    /// Of what it sends without a publisher.
+    seat: OnceLock<Arc<Seat>>,
 }
 
 /// Resolved so far.
@@ -79,8 +81,8 @@ impl ConnectionFlow {
         quotas: Arc<QuotaTree>,
         parties: Parties,
     ) -> Self {
-        let (chains, joined, on_the_way) = Default::default();
-        let state = State { identity, share, quotas, parties, chains, joined, on_the_way };
+        let (chains, joined, on_the_way, seat) = Default::default();
+        let state = State { identity, share, quotas, parties, chains, joined, on_the_way, seat };
         ConnectionFlow(Arc::new(state))
     }
 
@@ -123,6 +125,16 @@ impl ConnectionFlow {
     /// What was read for it and is not sent yet.
     pub fn on_the_way(&self) -> &OnTheWay {
         &self.0.on_the_way
+    }
+
+    /// The place among publishers of what it sends without one; `open` makes it at the first batch.
+    pub(super) fn seat(&self, open: impl FnOnce() -> Arc<Seat>) -> &Arc<Seat> {
+        self.0.seat.get_or_init(open)
+    }
+
+    /// The class that quotas leave it of the one it asks for.
+    pub fn class(&self, asked: Class, now: Duration) -> Class {
+        if self.0.quotas.is_unused() { asked } else { asked.max(self.chain(now).class_max()) }
     }
 
     /// Takes what the header of a batch tells from the quotas of the connection, or nothing.

@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use super::tick::{Ticking, mask};
 use super::{
     BacklogGate, Cause, ConnectionFlow, ControllerOptions, DiskGauge, DiskOptions, DiskWatch, Edge,
-    Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, Offer, Parties, Party, Pool,
-    Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree, ReadOptions,
-    ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge,
+    Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, NoWake, Offer, Parties, Party,
+    Pool, Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree,
+    ReadOptions, ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge,
 };
 use crate::metrics::Counter;
 use crate::types::{Class, DiskPressure, Entity, EntityKind, PushbackScope, TopicName};
@@ -166,6 +166,13 @@ impl Flow {
         let lanes = self.pool.lane_limit().saturating_mul(opening.partitions.max(1));
         let most = lanes.min(self.pool.limit_of(PushbackScope::Connection)).max(options.first);
         PublisherGrant::new(GrantOptions { max: options.max.min(most), ..options }, seat)
+    }
+
+    /// The seat of a connection that sends without a publisher, to any log writer.
+    pub(super) fn open_seat(&self, class: Class) -> Arc<Seat> {
+        let Opening { writers, .. } = Opening::to(class, 0..self.writers.len());
+        let nobody: Weak<NoWake> = Weak::new();
+        self.seats.open(class, writers, nobody)
     }
 
     /// What [`PublisherGrant::poll`] is to be offered for a publisher of this seat.

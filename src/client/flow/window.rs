@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn grant(epoch: u32, bytes_to: u64, ttl_ms: u32) -> grant::Request {
-        grant::Request { publisher: 7, epoch, bytes_to, ttl_ms }
+        grant::Request { publisher: 7, epoch, bytes_to, ttl_ms, cause: 0 }
     }
 
     fn opened(now: Duration) -> PublisherWindow {

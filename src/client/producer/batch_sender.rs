@@ -16,7 +16,7 @@ use crate::client::flow::PublisherWindow;
 use crate::client::moment::moment;
 use crate::client::{ClientError, Topic};
 use crate::protocol::native::{grant, produce, publisher_close, publisher_open, pushback, want};
-use crate::types::{Acks, ErrorCode, PartitionId};
+use crate::types::{Acks, Class, ErrorCode, PartitionId};
 
 /// A sender of batches on one connection.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl BatchSender {
         topic: Topic,
     ) -> Result<BatchSender, ClientError> {
         let connection = core.connection().await?;
-        let request = publisher_open::Request { topic: topic.id };
+        let request = publisher_open::Request { topic: topic.id, class: Class::Normal };
         let publisher = match connection.call(&request, core.options.request_timeout).await {
             Ok(opened) => Some(Arc::new(Guard(Publisher::open(&connection, &opened)))),
             Err(error) if error.code() == ErrorCode::Unsupported => None,

@@ -124,7 +124,8 @@ fn needs_link(shared: &Shared) -> bool {
 async fn link(shared: &Arc<Shared>) -> Result<(), ClientError> {
     let connection = shared.core.connection().await?;
     let topic = shared.topic().id;
-    let request = publisher_open::Request { topic };
+    let class = shared.options.class;
+    let request = publisher_open::Request { topic, class };
     let timeout = shared.core.options.request_timeout;
     let window = match connection.call(&request, timeout).await {
         Ok(opened) => {

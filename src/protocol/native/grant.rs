@@ -14,6 +14,8 @@ wire_struct! {
         pub bytes_to: u64,
         /// After so long without another grant only the allowance holds.
         pub ttl_ms: u32,
+        /// What set its size, by the number of a cause; 0 = nothing does.
+        pub cause: u8,
     }
 }
 

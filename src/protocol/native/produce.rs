@@ -7,7 +7,7 @@ use crate::types::{Acks, DurabilityLevel, Offset, PartitionId, Timestamp, TopicI
 wire_struct! {
     /// The data part is exactly one record batch (v2). The frame's CRC binds it to topic and partition.
     pub struct Request {
-        /// The publisher it counts for; 0 = none, then the pool alone decides.
+        /// The publisher it counts for; 0 = none, then one part for all of the connection's decides.
         pub publisher: u32,
         /// The topic.
         pub topic: TopicId,

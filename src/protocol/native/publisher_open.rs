@@ -2,13 +2,15 @@
 
 use super::frame::{Call, FrameType};
 use super::grant;
-use crate::types::TopicId;
+use crate::types::{Class, TopicId};
 
 wire_struct! {
     /// Opens a publisher.
     pub struct Request {
         /// The topic it sends to.
         pub topic: TopicId,
+        /// Who gives way when there is not enough for all. Quotas may lower it.
+        pub class: Class,
     }
 }
 

@@ -11,7 +11,7 @@ use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
 use crate::broker::flow::{
     AfterViolation, BacklogClaim, Cause, ConnectionFlow, Grant, HeaderTicket, Numbers, Party,
-    PublisherGrant, Standing, Violation, Wake, Within,
+    PublisherGrant, Standing, Violation, Wake,
 };
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced, Topic};
 use crate::protocol::native::{
@@ -33,6 +33,7 @@ struct Publisher {
     link: Arc<Link>,
     number: u32,
     topic: Arc<Topic>,
+    class: Class,
     grant: Mutex<PublisherGrant>,
     /// What it was promised of the room that the topic's backlog limits leave.
     backlog: BacklogClaim,
@@ -60,13 +61,13 @@ impl Publishers {
         self.next += 1;
         let now = broker.monotonic();
         let party = |flow: &ConnectionFlow| flow.parties().publisher(topic.name().as_str(), now);
-        let publisher = Arc::new_cyclic(|this: &Weak<Publisher>| Publisher {
-            link: Arc::clone(link),
-            number,
-            topic: Arc::clone(&topic),
-            grant: Mutex::new(broker.open_publisher(&topic, Class::Normal, this.clone())),
-            backlog: topic.backlog_claim(),
-            party: link.flow().map(party),
+        let party = link.flow().map(party);
+        let publisher = Arc::new_cyclic(|this: &Weak<Publisher>| {
+            let grant = broker.open_publisher(&topic, link.flow(), request.class, this.clone());
+            let class = grant.seat().class();
+            let (link, grant) = (Arc::clone(link), Mutex::new(grant));
+            let (topic, backlog) = (Arc::clone(&topic), topic.backlog_claim());
+            Publisher { link, number, topic, class, grant, backlog, party }
         });
         let nothing = Grant { bytes_to: 0, ttl_ms: 0, cause: Cause::Grant };
         let grant = publisher.frame(publisher.poll(now).unwrap_or(nothing));
@@ -149,6 +150,7 @@ impl Publisher {
             epoch: 0,
             bytes_to: grant.bytes_to,
             ttl_ms: grant.ttl_ms,
+            cause: grant.cause.as_u8(),
         }
     }
 
@@ -210,11 +212,15 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, frame: Fram
         Batch::Dropped { bytes, refusal } => (u64::from(bytes), None, Some(refusal)),
     };
     let now = link.broker().monotonic();
+    let class = match &publisher {
+        Some(publisher) => publisher.class,
+        None => link.flow().map_or(Class::Normal, |flow| flow.class(Class::Normal, now)),
+    };
     let standing = publisher.as_ref().map(|publisher| publisher.received(bytes, now));
-    let (within, violation) = match standing {
-        Some(Ok(Standing::Granted)) => (Within::Grant, None),
-        Some(Ok(Standing::Allowance)) | None => (Within::Window, None),
-        Some(Err(violation)) => (Within::Window, Some(violation)),
+    let (standing, violation) = match standing {
+        Some(Ok(standing)) => (Some(standing), None),
+        Some(Err(violation)) => (None, Some(violation)),
+        None => (None, None),
     };
     if violation.as_ref().is_some_and(|violation| violation.then == AfterViolation::Close) {
         publishers.open.remove(&request.publisher);
@@ -241,8 +247,8 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, frame: Fram
         acks: request.acks,
         deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
         connection: link.flow().cloned(),
-        class: Class::Normal,
-        within,
+        class,
+        standing,
     };
     link.broker().produce_more(request, header, Box::new(ack));
 }

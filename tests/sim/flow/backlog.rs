@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use stoplog::broker::flow::{
     Ask, BacklogClaim, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, Board, Cause, Flow,
     FlowOptions, Level, NoWake, Offer, Opening, Outcome, PartitionFlow, PartitionSeen, Past,
-    PressureOptions, PublisherGrant, Scratch, Surroundings, Ticket, TopicFlow, Wake, Within,
+    PressureOptions, PublisherGrant, Scratch, Standing, Surroundings, Ticket, TopicFlow, Wake,
 };
 use stoplog::broker::groups::{Committed, GroupRecord, MemberFacts};
 use stoplog::env::sim::SimClock;
@@ -265,7 +265,7 @@ impl World {
             rules: None,
             partition: &self.log.partition,
             class: Class::Normal,
-            within: Within::Window,
+            standing: Some(Standing::Allowance),
             level: Level::Topic,
             deadline: None,
         };

@@ -354,7 +354,8 @@ impl Publisher {
 }
 
 fn frame(grant: Grant) -> grant::Request {
-    grant::Request { publisher: 1, epoch: 0, bytes_to: grant.bytes_to, ttl_ms: grant.ttl_ms }
+    let Grant { bytes_to, ttl_ms, cause } = grant;
+    grant::Request { publisher: 1, epoch: 0, bytes_to, ttl_ms, cause: cause.as_u8() }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stoplog::broker::flow::{
     Ask, DiskOptions, Facts, Flow, FlowOptions, Grant, Identity, Level, Opening, Outcome,
-    PartitionFlow, PressureOptions, QuotaTable, Standing, Surroundings, TopicFlow, Wake, Within,
+    PartitionFlow, PressureOptions, QuotaTable, Surroundings, TopicFlow, Wake,
 };
 use stoplog::env::{Rng, SeededRng};
 use stoplog::types::{Class, Effects, Pushback, Severity};
@@ -214,10 +214,9 @@ impl FlowSim {
         client.unanswered += bytes;
         client.wants_at = None;
         let standing = client.grant.as_mut().map(|grant| grant.received(bytes, now));
-        let within = match standing {
-            Some(Ok(Standing::Granted)) => Within::Grant,
-            Some(Ok(Standing::Allowance)) | None => Within::Window,
-            Some(Err(violation)) => {
+        let standing = match standing.transpose() {
+            Ok(standing) => standing,
+            Err(violation) => {
                 assert_eq!(client.plan.behaviour, Behaviour::Violates, "{violation:?}");
                 return self.refuse(at, violation.pushback);
             }
@@ -234,7 +233,7 @@ impl FlowSim {
             rules: None,
             partition,
             class: client.plan.class,
-            within,
+            standing,
             level: Level::Topic,
             deadline: client.plan.deadline,
         };
