@@ -131,9 +131,13 @@ async fn requests_and_bytes_in_flight_are_counted_by_the_header_once() {
 async fn what_the_pool_has_no_room_for_is_dropped_as_it_arrives() {
     let site = Site::of(ServerOptions::default(), |broker| {
         broker.flow.inflight_bytes_max = Some(512 << 10);
+        broker.flow.connection_share = 1;
+        broker.flow.partition_share = 1;
+        broker.flow.lane_share = 1;
     })
     .await;
-    let topic = site.topic("orders", 3).await;
+    let settings = [("durability", "os"), ("max_message_bytes", "500KiB")];
+    let topic = site.topic_with("orders", 3, &settings).await;
     let (mut half, mut peer) = (site.peer().await, site.peer().await);
     // Half of the pool is all that may be on its way in; this one never ends.
     half.write(&large(topic, 100, Acks::Topic, 400_000)[..250_000]).await;
