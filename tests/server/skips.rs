@@ -8,8 +8,8 @@ use stoplog::protocol::native::{
 };
 use stoplog::server::ServerOptions;
 use stoplog::types::{
-    Acks, Effects, ErrorCode, Offset, PartitionId, PushbackCode, PushbackScope, Severity, TopicId,
-    TopicPartition,
+    Acks, Class, Effects, ErrorCode, Offset, PartitionId, PushbackCode, PushbackScope, Severity,
+    TopicId, TopicPartition,
 };
 
 use super::peer::{Peer, Site, batch};
@@ -90,7 +90,8 @@ async fn refused_bytes_count_as_sent_on_both_sides() {
     let site = Site::start().await;
     let topic = site.topic("orders", 1).await;
     let mut peer = site.peer().await;
-    let opened = peer.call(&publisher_open::Request { topic }).await.expect("open");
+    let opened =
+        peer.call(&publisher_open::Request { topic, class: Class::Normal }).await.expect("open");
     let publisher = opened.grant.publisher;
     limit(&mut peer, "produce_bytes", "0").await;
     let body = batch(&[&vec![7; 500_000]]);
@@ -155,8 +156,8 @@ async fn what_the_pool_has_no_room_for_is_dropped_as_it_arrives() {
     assert_eq!((told.pushback.severity, told.pushback.effects), (Severity::Hold, Effects::None));
     peer.produced((topic, 0), &batch(&[b"small"])).await.expect("what is there goes on");
     let names = (0..2_000).map(|n| format!("no-such-{n}").parse().expect("a name")).collect();
-    let large = metadata::Request { topics: TopicSelector::Names { names } };
-    let told = peer.call(&large).await.expect("produce pressure refuses produce alone");
+    let request = metadata::Request { topics: TopicSelector::Names { names } };
+    let told = peer.call(&request).await.expect("produce pressure refuses produce alone");
     assert_eq!(told.topics.len(), 2_000);
     peer.write(&large(topic, 300, Acks::Topic, 600_000)).await;
     let told = refusal(&peer.answer_to(300).await);

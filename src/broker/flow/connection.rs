@@ -134,7 +134,7 @@ impl ConnectionFlow {
 
     /// The class that quotas leave it of the one it asks for.
     pub fn class(&self, asked: Class, now: Duration) -> Class {
-        if self.0.quotas.is_unused() { asked } else { asked.max(self.chain(now).class_max()) }
+        asked.max(self.class_max(now))
     }
 
     /// Takes what the header of a batch tells from the quotas of the connection, or nothing.
@@ -228,7 +228,7 @@ impl ConnectionFlow {
     }
 
     /// The most important class its publishers may ask for.
-    pub fn class_max(&self, now: Duration) -> Class {
+    fn class_max(&self, now: Duration) -> Class {
         if self.0.quotas.is_unused() {
             return Class::Critical;
         }

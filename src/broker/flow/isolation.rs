@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Ask, ConnectionFlow, DiskOptions, Flow, FlowOptions, Identity, Level, Outcome, PartitionFlow,
-    QuotaTable, Surroundings, Ticket, TopicFlow, Within,
+    PressureOptions, QuotaTable, Surroundings, Ticket, TopicFlow,
 };
 use crate::types::{Class, PushbackCode, QuotaLimits};
 
@@ -53,7 +53,7 @@ impl Sender {
             rules: None,
             partition: &self.partition,
             class: Class::Normal,
-            within: Within::Window,
+            standing: None,
             level: Level::Topic,
             deadline: None,
         };
@@ -74,10 +74,11 @@ impl Sender {
 fn run(quotas: QuotaTable) -> Vec<Seen> {
     let options = FlowOptions { inflight_bytes_max: Some(8 << 20), ..FlowOptions::default() };
     let (disk, now) = (DiskOptions::default(), Duration::ZERO);
-    let surroundings = Surroundings { machine_bytes: None, disk, writers: 1, now };
+    let pressure = PressureOptions::default();
+    let surroundings = Surroundings { machine_bytes: None, disk, pressure, writers: 1, now };
     let flow = Arc::new(Flow::new(options, surroundings, quotas));
     flow.note_space(1 << 40, 1 << 39, now);
-    let connection = flow.connect(Identity::anonymous("shop", IpAddr::from([127, 0, 0, 1])));
+    let connection = flow.connect(Identity::anonymous("shop", IpAddr::from([127, 0, 0, 1])), now);
     let mut senders: Vec<_> = (0..TOPICS).map(|number| Sender::new(&flow, number)).collect();
     let mut under_way: VecDeque<(u64, Ticket)> = VecDeque::new();
     for step in 0..STEPS {

@@ -258,6 +258,7 @@ impl World {
 
     fn admit(&self, records: u64, now: Duration) -> Result<Ticket, Pushback> {
         let ask = Ask {
+            header: None,
             bytes: records * RECORD_BYTES,
             records: &|| records,
             connection: None,

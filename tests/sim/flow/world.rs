@@ -67,6 +67,7 @@ impl Facts for Syncs {
 impl FlowSim {
     pub fn new(seed: u64, options: FlowOptions, writers: Vec<ModelWriter>) -> FlowSim {
         let surroundings = Surroundings {
+            pressure: PressureOptions::default(),
             machine_bytes: None,
             disk: DiskOptions::default(),
             pressure: PressureOptions::default(),
@@ -226,6 +227,7 @@ impl FlowSim {
         client.next_partition = partition + 1;
         let partition = &topic.partitions[partition];
         let ask = Ask {
+            header: None,
             bytes,
             records: &|| 1,
             connection: Some(&client.connection),
