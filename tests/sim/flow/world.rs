@@ -70,7 +70,6 @@ impl FlowSim {
             pressure: PressureOptions::default(),
             machine_bytes: None,
             disk: DiskOptions::default(),
-            pressure: PressureOptions::default(),
             writers: writers.len(),
             now: Duration::ZERO,
         };
