@@ -1,5 +1,6 @@
 //! `stoplog pressure`: what limits whom, right now, and what came and went.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,8 +11,8 @@ use super::output::{Output, Table, grouped};
 use super::position::rfc3339;
 use crate::client::Admin;
 use crate::types::{
-    DiskPressure, LimitUse, Limited, PressureEvent, PressureQuery, PressureReport, format_bytes,
-    parse_duration,
+    DiskPressure, EntityKind, LimitUse, Limited, PressureEvent, PressureQuery, PressureReport,
+    format_bytes, parse_duration,
 };
 
 const EXAMPLES: &str = "\
@@ -163,6 +164,17 @@ pub fn summary(limits: &[LimitUse]) -> String {
     if binding.is_empty() { "nobody is limited".to_owned() } else { binding.join("; ") }
 }
 
+/// One sentence: what limits topics and clients now.
+pub fn causes(limited: &[Limited]) -> String {
+    let asked = |kind| matches!(kind, EntityKind::Topic | EntityKind::Client);
+    let now = limited.iter().filter(|who| who.by != "none" && asked(who.entity.kind));
+    let by: BTreeSet<&str> = now.map(|who| who.by.as_str()).collect();
+    if by.is_empty() {
+        return "nobody is limited".to_owned();
+    }
+    format!("limited by {}", by.into_iter().collect::<Vec<_>>().join(", "))
+}
+
 /// `99 of 100 records`, `5.0 MiB/s of 4.0 MiB/s`; `-` when nothing was measured.
 pub fn measured(observed: u64, limit: u64, unit: &str) -> String {
     match (observed, limit) {
@@ -205,6 +217,27 @@ pub fn percent(per_mille: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Entity;
+
+    #[test]
+    fn each_cause_of_clients_and_topics_is_named_once() {
+        let limited = |kind, name: &str, by: &str| Limited {
+            entity: Entity { kind, name: name.to_owned() },
+            by: by.to_owned(),
+            since_ms: None,
+            until_ms: None,
+            shares: Vec::new(),
+        };
+        assert_eq!(causes(&[]), "nobody is limited");
+        assert_eq!(causes(&[limited(EntityKind::Client, "shop", "none")]), "nobody is limited");
+        let all = [
+            limited(EntityKind::Topic, "orders", "backlog:email"),
+            limited(EntityKind::Client, "shop", "quota:client/shop"),
+            limited(EntityKind::Client, "partner", "backlog:email"),
+            limited(EntityKind::Subscription, "email#1/orders/0", "credit"),
+        ];
+        assert_eq!(causes(&all), "limited by backlog:email, quota:client/shop");
+    }
 
     #[test]
     fn times_and_amounts_are_short() {

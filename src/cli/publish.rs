@@ -23,7 +23,7 @@ use crate::client::{
 };
 use crate::record::{Compression, RecordHeader};
 use crate::types::{
-    Acks, DurabilityLevel, Offset, PartitionId, Severity, Timestamp, TopicName, parse_bytes,
+    Acks, Class, DurabilityLevel, Offset, PartitionId, Severity, Timestamp, TopicName, parse_bytes,
     parse_duration,
 };
 
@@ -50,6 +50,9 @@ pub struct PublishArgs {
     /// Codec of the batches: none, gzip, snappy, lz4 or zstd; default: what the topic advises.
     #[arg(long, value_parser = parse_codec)]
     compression: Option<Compression>,
+    /// How much it matters when not everybody can be served: p1, p2 or p3.
+    #[arg(long, default_value = "p2")]
+    class: Class,
     /// Do not wait for a broker that limits: end with exit code 6 and its reason. What was taken before
     /// and is not acknowledged yet is given up.
     #[arg(long = "try")]
@@ -148,6 +151,7 @@ async fn send_all(
     let client = args.connection.open_with(options).await?;
     let options = ProducerOptions {
         acks: args.acks,
+        class: args.class,
         batch_bytes: usize::try_from(args.batch_bytes).unwrap_or(usize::MAX),
         linger: args.linger,
         compression: args.compression,

@@ -41,7 +41,7 @@ fn a_try_ends_at_once_with_the_brokers_reason() {
     let folder = tempfile::tempdir().expect("folder");
     let broker = Broker::start(folder.path());
     broker.run(&["topic", "create", "t", "--set", "max_message_bytes=2MiB"]).ok();
-    broker.feed(&["produce", "t", "--try"], b"a\n").ok();
+    broker.feed(&["produce", "t", "--try", "--class", "p3"], b"a\n").ok();
     broker.run(&["quota", "set", "client/stoplog-produce", "produce_bytes=1KiB"]).ok();
     let mut large = vec![b'x'; 1_200_000];
     large.push(b'\n');
@@ -50,6 +50,7 @@ fn a_try_ends_at_once_with_the_brokers_reason() {
     let refused = broker.feed(&["produce", "t", "--try", "--timeout", "1h"], b"b\n");
     assert!(refused.err.contains("E0401"), "{refused:?}");
     refused.fails(6, "quota:client/stoplog-produce");
+    broker.run(&["produce", "t", "--class", "p0"]).fails(2, "--class");
 }
 
 #[test]

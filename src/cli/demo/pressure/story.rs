@@ -254,7 +254,7 @@ impl Story {
             self.lag_most = self.lag_most.max(self.lag);
         }
         if let Ok(report) = self.admin.pressure(PressureQuery::default()).await {
-            self.pressure = pressure::summary(&report.limits);
+            self.pressure = pressure::causes(&report.limited);
             self.limited = report.limits.iter().any(|limit| limit.action.is_some());
         }
         self.narrate();

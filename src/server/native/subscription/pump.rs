@@ -95,7 +95,17 @@ async fn push(
     };
     subscription.free(link);
     let Some(flow) = link.flow() else { return Ok(()) }; // nobody subscribes before HELLO
-    let pool = subscription.partition.permit(wanted, flow).await;
+    let mut permit = std::pin::pin!(subscription.partition.permit(wanted, flow));
+    let pool = tokio::select! {
+        biased;
+        pool = &mut permit => pool,
+        () = std::future::ready(()) => {
+            subscription.waits(link, Cause::FetchPool.into());
+            let pool = permit.await;
+            subscription.free(link);
+            pool
+        }
+    };
     let mut held = Held { _room: room, pool };
     let fetched = read(subscription, turn, wanted, &mut held.pool).await;
     subscription.queue(link, turn, fetched.map_err(|error| error.to_answer())?, held)
