@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::connection::{Connection, Stop, runtime};
 use super::failure::{CommandResult, Failure};
@@ -170,11 +171,16 @@ async fn send_all(
     });
     let (batch_sender, batch_receiver) = mpsc::channel(BATCHES_AHEAD);
     let refuse = args.refuse;
+    let given_up = Arc::new(Notify::new());
+    let give_up = Arc::clone(&given_up);
     let sending = tokio::spawn(async move {
         let sending = send(&producer, refuse, record_receiver, batch_sender);
         tokio::select! {
             result = sending => result,
-            failure = refused(&producer), if refuse => Err(failure),
+            failure = refused(&producer), if refuse => {
+                give_up.notify_one();
+                Err(failure)
+            }
         }
     });
     let start = Instant::now();
@@ -184,7 +190,11 @@ async fn send_all(
         partitions: BTreeSet::new(),
         level: DurabilityLevel::Durable,
     };
-    let printed = print(batch_receiver, &mut acked, out).await;
+    let printed = tokio::select! {
+        biased;
+        printed = print(batch_receiver, &mut acked, out) => printed,
+        () = given_up.notified() => Ok(()),
+    };
     let sent = match printed {
         Ok(()) => sending.await.map_err(|e| Failure::from(std::io::Error::other(e)))?,
         Err(failure) => {

@@ -42,11 +42,11 @@ fn a_try_ends_at_once_with_the_brokers_reason() {
     let broker = Broker::start(folder.path());
     broker.run(&["topic", "create", "t", "--set", "max_message_bytes=2MiB"]).ok();
     broker.feed(&["produce", "t", "--try", "--class", "p3"], b"a\n").ok();
-    broker.run(&["quota", "set", "client/stoplog-produce", "produce_bytes=1KiB"]).ok();
+    broker.run(&["quota", "set", "client/stoplog-produce", "produce_bytes=64"]).ok();
     let mut large = vec![b'x'; 1_200_000];
     large.push(b'\n');
     broker.feed(&["produce", "t", "--batch-bytes", "2MiB"], &large).ok();
-    // It owes for two minutes: without --try this would wait for them.
+    // It owes for an hour and more: without --try this would wait for it.
     let refused = broker.feed(&["produce", "t", "--try", "--timeout", "1h"], b"b\n");
     assert!(refused.err.contains("E0401"), "{refused:?}");
     refused.fails(6, "quota:client/stoplog-produce");
