@@ -57,7 +57,7 @@ pub enum Protect {
     None,
     /// Those of these groups.
     Groups {
-        /// The groups, at most [`GROUPS_MAX`].
+        /// The groups, at most `GROUPS_MAX`.
         groups: Vec<GroupId>,
     },
     /// Those of every group that committed an offset of the topic.
