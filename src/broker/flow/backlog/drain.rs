@@ -18,6 +18,8 @@ pub(super) struct CommitRate {
     /// of lag; the first is where the stretch began.
     commits: VecDeque<(Duration, u64)>,
     per_s: Option<u64>,
+    /// Longest time between two commits of late, of this stretch and those before.
+    usual: Duration,
 }
 
 impl CommitRate {
@@ -35,7 +37,13 @@ impl CommitRate {
     /// says nothing about how fast it would.
     pub(super) fn note(&mut self, total: u64, has_lag: bool, now: Duration) {
         match self.commits.back() {
-            Some((_, last)) if total > *last => self.commits.push_back((now, total)),
+            Some((at, last)) if total > *last => {
+                // Where a stretch began is no commit: the first one may come at any time after.
+                if self.commits.len() > 1 {
+                    self.usual = now.saturating_sub(*at).max(self.usual / 8 * 7);
+                }
+                self.commits.push_back((now, total));
+            }
             None if has_lag => self.commits.push_back((now, total)),
             _ => {}
         }
@@ -52,7 +60,8 @@ impl CommitRate {
         let (first, last) = (self.commits.front()?, self.commits.back()?);
         let intervals = u32::try_from(self.commits.len() - 1).ok().filter(|count| *count > 0)?;
         let span = last.0.saturating_sub(first.0);
-        let late = now.saturating_sub(last.0) > span / intervals * LATE_INTERVALS;
+        let usual = self.usual.max(span / intervals);
+        let late = now.saturating_sub(last.0) > usual * LATE_INTERVALS;
         let span = if late { now.saturating_sub(first.0) } else { span };
         let per_s = u128::from(last.1 - first.1) * 1_000_000_000 / span.as_nanos().max(1);
         u64::try_from(per_s).ok()
