@@ -12,6 +12,10 @@
 //! under a constant load; so a window that stands on its floor is halved for 2 seconds of every 20.
 //! If syncs get quicker by that, the floor comes down.
 //!
+//! Where nothing is synced the same holds of the threads that a batch passes: they wake each other
+//! within `target_min` at best, so what the writer's best second takes in 2.5 of those is kept too.
+//! Before a writer had a second's work nothing is known of its pace, and its window is left alone.
+//!
 //! # Invariants
 //! `window_min <= window <= window_max`. One interval alone makes nobody busy.
 
@@ -121,9 +125,9 @@ enum Probe {
 
 const SHRINK_PERCENT: u64 = 85;
 const GROW_PERCENT: u64 = 110;
-/// The floor in quiet syncs, in tenths. A batch waits for the sync before its own and for its own;
+/// The floor in delays, in tenths. A batch waits for the sync before its own and for its own;
 /// the half above that keeps the fixed point stable while syncs vary.
-const FLOOR_SYNCS_TENTHS: u128 = 25;
+const FLOOR_DELAYS_TENTHS: u128 = 25;
 const PROBE_AFTER: Duration = Duration::from_secs(18);
 /// Long enough to hold one whole second, which is what a quiet sync is taken from.
 const PROBE_FOR: Duration = Duration::from_secs(2);
@@ -158,15 +162,19 @@ impl Controller {
         let elapsed = now.saturating_sub(self.last_tick);
         self.last_tick = now;
         self.syncs.record(now, interval.syncs);
-        self.rates.record(now, elapsed, seen.completed_bytes);
+        self.rates.record(now, seen.busy, seen.completed_bytes);
         let target = self.target();
         let sojourn = seen.min_sojourn.unwrap_or(seen.pending_age);
-        let floor = self.floor();
+        let sync_floor = self.floor(self.syncs.quiet().unwrap_or(Duration::ZERO));
+        let floor = match self.rates.known() {
+            true => sync_floor.max(self.floor(self.options.target_min)),
+            false => self.window,
+        };
         let wanted = interval.demand == Demand::Waiting || seen.refused > 0;
         let mut sync_bound = false;
         if sojourn > target {
             let smaller = self.window / 100 * SHRINK_PERCENT;
-            sync_bound = smaller <= floor;
+            sync_bound = smaller <= sync_floor;
             self.window = self.on_floor(now, smaller.max(floor), sync_bound);
         } else {
             self.probe = Probe::Standing(None);
@@ -192,10 +200,10 @@ impl Controller {
         syncs.max(self.options.target_min).min(self.options.target_max)
     }
 
-    /// Bytes that 2.5 quiet syncs take at the best rate of the minute.
-    fn floor(&self) -> u64 {
-        let quiet = self.syncs.quiet().unwrap_or(Duration::ZERO).as_nanos();
-        let bytes = u128::from(self.rates.best()) * quiet * FLOOR_SYNCS_TENTHS / 10_000_000_000;
+    /// Bytes that pass in 2.5 times the delay at the best rate of the minute.
+    fn floor(&self, delay: Duration) -> u64 {
+        let delay = delay.as_nanos();
+        let bytes = u128::from(self.rates.best()) * delay * FLOOR_DELAYS_TENTHS / 10_000_000_000;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 

@@ -111,7 +111,12 @@ impl RateMinute {
         }
     }
 
-    /// Bytes per second; 0 before the first whole second.
+    /// Whether a whole second of the last minute's was measured.
+    pub(in crate::broker::flow) fn known(&self) -> bool {
+        !self.rates.is_empty()
+    }
+
+    /// Bytes per second; 0 while not known.
     pub(in crate::broker::flow) fn best(&self) -> u64 {
         self.rates.front().map_or(0, |(_, rate)| *rate)
     }
@@ -160,7 +165,7 @@ mod tests {
     fn the_best_rate_is_of_a_whole_second_and_lasts_a_minute() {
         let mut rates = RateMinute::default();
         rates.record(ms(100), ms(100), 1 << 30);
-        assert_eq!(rates.best(), 0, "a burst is no rate");
+        assert_eq!((rates.best(), rates.known()), (0, false), "a burst is no rate");
         rates.record(ms(1_000), ms(900), 0);
         assert_eq!(rates.best(), 1 << 30);
         for second in 2..=61 {

@@ -15,11 +15,12 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn quick(sojourn_ms: u64) -> Seen {
-    Seen { min_sojourn: Some(ms(sojourn_ms)), completed_bytes: MIB, ..Seen::default() }
+    let min_sojourn = Some(ms(sojourn_ms));
+    Seen { min_sojourn, completed_bytes: MIB, busy: ms(100), ..Seen::default() }
 }
 
 fn hung(for_ms: u64) -> Seen {
-    Seen { pending_age: ms(for_ms), in_flight: MIB, ..Seen::default() }
+    Seen { pending_age: ms(for_ms), in_flight: MIB, busy: ms(100), ..Seen::default() }
 }
 
 fn interval(seen: Seen) -> Interval<'static> {
@@ -90,6 +91,21 @@ fn the_target_is_two_syncs_within_bounds() {
         controller.tick(ms(100), &Interval { syncs: &[ms(sync); 9], ..interval(quick(3)) }).target
     };
     assert_eq!([target(1), target(8), target(60)], [ms(5), ms(16), ms(50)]);
+}
+
+#[test]
+fn a_writer_that_never_syncs_keeps_the_window_its_pace_needs() {
+    let mut controller = after(&[]).0;
+    let mut completed = Vec::new();
+    for tick in 1..=900 {
+        // Whatever the window is, a batch passes its threads in 8 ms: longer than the target.
+        let bytes = (controller.window() * 100 / 8).min(100 * MIB);
+        completed.push(bytes);
+        let seen = Seen { completed_bytes: bytes, refused: 1, ..quick(8) };
+        let verdict = controller.tick(ms(tick * 100), &interval(seen));
+        assert!(!verdict.sync_bound, "nothing was synced");
+    }
+    assert_eq!(completed.iter().min(), completed.first(), "it never got slower than it began");
 }
 
 /// A log writer: what comes while it syncs goes into the next round.
