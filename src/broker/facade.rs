@@ -149,7 +149,11 @@ impl Broker {
         let class = connection.unwrap_or(&flow.embedded).class(class, self.monotonic());
         let partitions = topic.partitions();
         let writers = partitions.iter().map(|partition| partition.flow.writer);
-        flow.open_publisher(Opening::to(class, writers), wake)
+        let grant = flow.open_publisher(Opening::to(class, writers), wake);
+        match connection {
+            Some(connection) => grant.of(connection.share()),
+            None => grant,
+        }
     }
 
     /// Everything that limits.

@@ -257,14 +257,17 @@ impl Ticket {
     }
 
     /// Gives back what the outcome leaves over, but for the pool's bytes: they are held until the
-    /// answer is given.
+    /// answer is given. Those of the partition are not, or the batch that the answer makes room for
+    /// could find none.
     pub fn settle(mut self, outcome: Outcome, now: Duration) -> Permit {
         if let Some(gauge) = self.gauge().filter(|_| outcome == Outcome::Written) {
             gauge.finish(self.bytes, now.saturating_sub(self.since), self.level, now);
             self.writer = None;
         }
         self.undo(outcome);
-        self.permit.take().expect("a ticket is settled once")
+        let mut permit = self.permit.take().expect("a ticket is settled once");
+        permit.leave_partition();
+        permit
     }
 
     fn gauge(&self) -> Option<&WriterGauge> {

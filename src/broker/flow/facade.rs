@@ -18,7 +18,7 @@ use super::{
     ReadOptions, ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge,
 };
 use crate::metrics::Counter;
-use crate::types::{Class, DiskPressure, Entity, EntityKind, PushbackScope, TopicName};
+use crate::types::{Class, DiskPressure, Entity, EntityKind, TopicName};
 
 /// All limits of one broker.
 pub struct Flow {
@@ -164,7 +164,8 @@ impl Flow {
         let options = GrantOptions::from(&self.options);
         // No more than its connection could have under way in these partitions.
         let lanes = self.pool.lane_limit().saturating_mul(opening.partitions.max(1));
-        let most = lanes.min(self.pool.limit_of(PushbackScope::Connection)).max(options.first);
+        let share = self.pool.connection_share().grant_bytes_max();
+        let most = lanes.min(share).max(options.first);
         PublisherGrant::new(GrantOptions { max: options.max.min(most), ..options }, seat)
     }
 

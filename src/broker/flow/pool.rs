@@ -74,6 +74,7 @@ pub struct ConnectionShare(Arc<Connection>);
 struct Connection {
     share: Share,
     lanes: Lanes,
+    publishers: AtomicU64,
 }
 
 /// Bytes of the pool. Holds them until it is dropped, which is when the request was answered.
@@ -83,7 +84,7 @@ pub struct Permit {
     partition: Arc<Share>,
     connection: Option<(ConnectionShare, Lane)>,
     bytes: u64,
-    /// Of them, those of the batch: what its partition counts.
+    /// Bytes of the batch: what its partition counts, as grants do. 0 once it has left it.
     partition_bytes: u64,
 }
 
@@ -120,7 +121,8 @@ impl Pool {
     /// The share of a new connection.
     pub fn connection_share(&self) -> ConnectionShare {
         let share = Share::new(0, self.0.connection_limit);
-        ConnectionShare(Arc::new(Connection { share, lanes: Lanes::new(self.0.lane_limit) }))
+        let lanes = Lanes::new(self.0.lane_limit);
+        ConnectionShare(Arc::new(Connection { share, lanes, publishers: AtomicU64::new(0) }))
     }
 
     /// The share of a partition.
@@ -137,8 +139,8 @@ impl Pool {
         connection: Option<&ConnectionShare>,
         now: Duration,
     ) -> Result<Permit, Pushback> {
-        let bytes = bytes.saturating_add(REQUEST_BYTES);
-        let refuse = |met: Met| self.refuse(&met, bytes, now);
+        let held = bytes.saturating_add(REQUEST_BYTES);
+        let refuse = |met: Met| self.refuse(&met, held, now);
         let lane = connection.map(|connection| connection.take(partition.number, bytes));
         let lane = lane.transpose().map_err(refuse)?;
         let connection = connection.cloned().zip(lane);
@@ -151,15 +153,15 @@ impl Pool {
             return Err(refuse(Met { scope, limit_id: "partition", observed, limit }));
         }
         let limit = self.ceiling(class);
-        if let Err(observed) = take(&self.0.used, bytes, limit, false) {
+        if let Err(observed) = take(&self.0.used, held, limit, false) {
             partition.give(bytes);
             give_back(&connection);
             let scope = PushbackScope::Broker;
             let told = refuse(Met { scope, limit_id: "pool", observed, limit });
-            return Err(Pushback { min_class: self.min_class(observed + bytes), ..told });
+            return Err(Pushback { min_class: self.min_class(observed + held), ..told });
         }
         let (pool, partition) = (self.clone(), Arc::clone(partition));
-        Ok(Permit { pool, partition, connection, bytes, partition_bytes: bytes })
+        Ok(Permit { pool, partition, connection, bytes: held, partition_bytes: bytes })
     }
 
     /// SERVER_BUSY for a partition whose queue is full: counted like the partition's share.
@@ -308,14 +310,32 @@ impl ConnectionShare {
         self.0.share.used()
     }
 
+    /// A publisher of this connection was opened.
+    pub(super) fn publisher_opened(&self) {
+        self.0.publishers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of them was closed.
+    pub(super) fn publisher_closed(&self) {
+        self.0.publishers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What each of its publishers may be granted: together half of the share, because a batch takes
+    /// up to twice its bytes in memory.
+    pub(super) fn grant_bytes_max(&self) -> u64 {
+        self.0.share.limit / 2 / self.0.publishers.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Takes what a batch of `bytes` holds, and its bytes for its partition.
     fn take(&self, partition: u32, bytes: u64) -> Result<Lane, Met> {
-        let Connection { share, lanes } = self.0.as_ref();
-        share.take(bytes).map_err(|observed| {
+        let Connection { share, lanes, .. } = self.0.as_ref();
+        let held = bytes.saturating_add(REQUEST_BYTES);
+        share.take(held).map_err(|observed| {
             let (scope, limit) = (PushbackScope::Connection, share.limit);
             Met { scope, limit_id: "connection", observed, limit }
         })?;
         lanes.take(partition, bytes).map_err(|observed| {
-            share.give(bytes);
+            share.give(held);
             let (scope, limit) = (PushbackScope::Partition, lanes.limit());
             Met { scope, limit_id: "connection/partition", observed, limit }
         })
@@ -323,7 +343,7 @@ impl ConnectionShare {
 
     fn give(&self, lane: Lane, bytes: u64) {
         self.0.lanes.give(lane, bytes);
-        self.0.share.give(bytes);
+        self.0.share.give(bytes.saturating_add(REQUEST_BYTES));
     }
 }
 
@@ -332,15 +352,23 @@ impl Permit {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Gives its partition's bytes back, before its sender is answered and sends the next.
+    pub(super) fn leave_partition(&mut self) {
+        let bytes = std::mem::take(&mut self.partition_bytes);
+        if let Some((connection, lane)) = self.connection.as_ref().filter(|_| bytes > 0) {
+            connection.0.lanes.give(*lane, bytes);
+        }
+        self.partition.give(bytes);
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((connection, lane)) = &self.connection {
-            connection.0.lanes.give(*lane, self.partition_bytes);
+        self.leave_partition();
+        if let Some((connection, _)) = &self.connection {
             connection.0.share.give(self.bytes);
         }
-        self.partition.give(self.partition_bytes);
         self.pool.give(self.bytes);
     }
 }
@@ -378,7 +406,7 @@ mod tests {
         let pool = pool(64 << 10);
         let (one, other) = (Arc::new(pool.partition_share()), Arc::new(pool.partition_share()));
         let held = admit(&pool, 15 << 10, &one, None).expect("fits the share");
-        let refused = admit(&pool, 1 << 10, &one, None).err().expect("the share is used up");
+        let refused = admit(&pool, 2 << 10, &one, None).err().expect("the share is used up");
         assert_eq!(refused.scope, PushbackScope::Partition);
         assert!(refused.retry_after_ms >= 50);
         let _other = admit(&pool, 1 << 10, &other, None).expect("another partition goes on");

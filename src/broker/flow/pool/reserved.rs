@@ -36,22 +36,19 @@ impl Pool {
         partition: &Arc<Share>,
         now: Duration,
     ) -> Result<Permit, Pushback> {
-        let bytes = bytes.saturating_add(REQUEST_BYTES);
-        reserved.grow_to(reserved.bytes.max(bytes), class, now)?;
+        let held = bytes.saturating_add(REQUEST_BYTES);
+        reserved.grow_to(reserved.bytes.max(held), class, now)?;
         let lanes = &reserved.connection.0.lanes;
         let lane = lanes.take(partition.number, bytes).map_err(|observed| {
             let (scope, limit) = (PushbackScope::Partition, lanes.limit());
             let met = Met { scope, limit_id: "connection/partition", observed, limit };
-            self.refuse(&met, bytes, now)
+            self.refuse(&met, held, now)
         })?;
         if let Err(observed) = partition.take(bytes) {
             lanes.give(lane, bytes);
             let (scope, limit) = (PushbackScope::Partition, partition.limit);
-            return Err(self.refuse(
-                &Met { scope, limit_id: "partition", observed, limit },
-                bytes,
-                now,
-            ));
+            let met = Met { scope, limit_id: "partition", observed, limit };
+            return Err(self.refuse(&met, held, now));
         }
         let connection = Some((reserved.connection.clone(), lane));
         let (pool, partition) = (self.clone(), Arc::clone(partition));
@@ -142,7 +139,11 @@ fn take_more(used: &AtomicU64, limit: u64, held: u64, more: u64) -> Result<(), u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::flow::FlowOptions;
+    use std::sync::Weak;
+
+    use crate::broker::flow::{
+        Cause, FlowOptions, GrantOptions, NoWake, Offer, PublisherGrant, Seats,
+    };
 
     const NOW: Duration = Duration::ZERO;
 
@@ -170,7 +171,7 @@ mod tests {
         let refused = second.resize(1, NOW).expect_err("the connection's share is used up");
         assert_eq!(refused.scope, PushbackScope::Connection);
         let permit = admit(&pool, reserved, 10 << 10, &share);
-        assert_eq!((permit.bytes(), share.used()), (12 << 10, (10 << 10) + REQUEST_BYTES));
+        assert_eq!((permit.bytes(), share.used()), (12 << 10, 10 << 10));
         let mut third = pool.reserve(&other);
         third.resize(1 << 10, NOW).expect("another connection goes on");
         let grown = admit(&pool, third, 2 << 10, &share);
@@ -178,6 +179,35 @@ mod tests {
         drop((permit, grown, second));
         assert_eq!((pool.used(), one.used(), other.used(), share.used()), (0, 0, 0, 0));
         assert_eq!(pool.0.arriving.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn all_that_is_granted_to_the_publishers_of_a_connection_fits_its_share() {
+        for (publishers, batch) in [(1, 1 << 20), (1, 1 << 10), (3, 1 << 20), (8, 64 << 10)] {
+            let pool = pool(256 << 20);
+            let connection = pool.connection_share();
+            let max = pool.lane_limit();
+            let seats = Seats::new(pool.limit(), max);
+            let options = GrantOptions { first: max, max, ttl: Duration::from_secs(10) };
+            let open = |_| {
+                let seat = seats.open(Class::Normal, 1, Weak::<NoWake>::new());
+                PublisherGrant::new(options, seat).of(&connection)
+            };
+            let mut grants: Vec<_> = (0..publishers).map(open).collect();
+            let mut permits = Vec::new();
+            for grant in &mut grants {
+                let share = Arc::new(pool.partition_share());
+                let offer = Offer { bytes: u64::MAX, cause: Cause::Grant };
+                let bytes_to = grant.poll(NOW, offer).expect("a first grant").bytes_to;
+                for _ in 0..bytes_to / batch {
+                    let mut reserved = pool.reserve(&connection);
+                    // The buffer of a frame is up to a quarter larger, and has some slack.
+                    reserved.resize(batch / 4 * 5 + 256, NOW).expect("it was granted");
+                    permits.push(admit(&pool, reserved, batch, &share));
+                }
+            }
+            assert!(!permits.is_empty(), "{publishers} publishers of {batch}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Seat;
-use crate::broker::flow::{Cause, FlowOptions};
+use crate::broker::flow::{Cause, ConnectionShare, FlowOptions};
 use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// Violations within `VIOLATIONS_WITHIN` that close a publisher: one may be a race of versions, three
@@ -89,6 +89,8 @@ pub enum AfterViolation {
 pub struct PublisherGrant {
     options: GrantOptions,
     seat: Arc<Seat>,
+    /// Of whose share it is granted a part.
+    connection: Option<ConnectionShare>,
     received: u64,
     answered: u64,
     bytes_to: u64,
@@ -120,6 +122,7 @@ impl PublisherGrant {
         PublisherGrant {
             options,
             seat,
+            connection: None,
             received: 0,
             answered: 0,
             bytes_to: 0,
@@ -130,6 +133,14 @@ impl PublisherGrant {
             renew_at: Duration::ZERO,
             violations: Vec::new(),
         }
+    }
+
+    /// The same, of a connection: what is granted to all its publishers fits its share.
+    #[must_use]
+    pub fn of(mut self, connection: &ConnectionShare) -> PublisherGrant {
+        connection.publisher_opened();
+        self.connection = Some(connection.clone());
+        self
     }
 
     /// A batch of `bytes` arrived. On an error it is refused without effects, and still to be
@@ -166,6 +177,7 @@ impl PublisherGrant {
     /// The frame to send now, if any: at the start, when it was asked for, when half a window was
     /// answered, and every half life while bytes move.
     pub fn poll(&mut self, now: Duration, offer: Offer) -> Option<Grant> {
+        let offer = self.within_connection(offer);
         let window = self.window.min(offer.bytes);
         let target = self.bytes_to.max(self.answered.saturating_add(window));
         let moved = target - self.bytes_to;
@@ -210,6 +222,13 @@ impl PublisherGrant {
         &self.seat
     }
 
+    fn within_connection(&self, offer: Offer) -> Offer {
+        match self.connection.as_ref().map(ConnectionShare::grant_bytes_max) {
+            Some(most) if most < offer.bytes => Offer { bytes: most, cause: Cause::Pool },
+            _ => offer,
+        }
+    }
+
     fn violation(&mut self, now: Duration) -> Violation {
         self.violations.retain(|at| *at + VIOLATIONS_WITHIN > now);
         self.violations.push(now);
@@ -228,6 +247,9 @@ impl Drop for PublisherGrant {
     fn drop(&mut self) {
         // What is still unanswered will not be answered through this grant.
         self.seat.answered(self.outstanding());
+        if let Some(connection) = &self.connection {
+            connection.publisher_closed();
+        }
     }
 }
 
