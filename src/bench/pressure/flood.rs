@@ -20,6 +20,9 @@ const BATCH_BYTES: usize = 64 << 10;
 /// What one producer buffers: small, so that the delay that is measured is the broker's.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// How late a record may come: no processor time is taken from the broker for waking more often.
+const GRAIN: Duration = Duration::from_millis(1);
+
 /// How records come.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Demand {
@@ -118,7 +121,7 @@ impl Producer {
         let mut ticks = match self.demand {
             Demand::Closed => None,
             Demand::Open(bytes_per_s) => Pace::new(bytes_per_s / RECORD_BYTES as f64)
-                .map(|pace| pace.ticks(self.clock.clone(), self.end())),
+                .map(|pace| pace.coarse(GRAIN).ticks(self.clock.clone(), self.end())),
         };
         while self.clock.monotonic() < self.end() {
             let record = NewRecord::value(&value);
