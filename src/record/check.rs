@@ -64,9 +64,9 @@ impl CheckedBatch {
         check_attributes(&header, limits)?;
         check_counts(&header, limits)?;
         check_producer(&header)?;
-        let (head, payload) = bytes.split_at_checked(BATCH_HEADER_BYTES).unwrap_or_default();
-        let head = head.get(CRC_FROM..).unwrap_or_default();
-        let (found, payload_crc32) = crc32c_and_payload_crc32(head, payload);
+        let covered = bytes.get(CRC_FROM..).unwrap_or_default();
+        let head_len = BATCH_HEADER_BYTES - CRC_FROM;
+        let (found, payload_crc32) = crc32c_and_payload_crc32(covered, head_len);
         if found != header.crc {
             return Err(BatchError::Crc { expected: header.crc, found });
         }

@@ -31,15 +31,18 @@ pub fn crc32_joined(first: u32, second: u32, second_len: usize) -> u32 {
 /// Bytes that stay in a core's own cache between two looks at them.
 const CACHED_BYTES: usize = 64 << 10;
 
-/// The CRC-32C of `head` + `payload`, and the CRC-32 of `payload` alone, in one walk: a batch of
-/// megabytes comes from memory once.
-pub(super) fn crc32c_and_payload_crc32(head: &[u8], payload: &[u8]) -> (u32, u32) {
-    let (mut whole, mut plain) = (crc32c(head), 0);
-    for chunk in payload.chunks(CACHED_BYTES) {
+/// The CRC-32C of `covered`, and the CRC-32 of what follows its first `head_len` bytes, in one walk: a
+/// batch of megabytes comes from memory once.
+pub(super) fn crc32c_and_payload_crc32(covered: &[u8], head_len: usize) -> (u32, u32) {
+    let (first, rest) = covered.split_at(covered.len().min(CACHED_BYTES));
+    let mut plain = crc32fast::Hasher::new();
+    let mut whole = crc32c(first);
+    plain.update(first.get(head_len..).unwrap_or_default());
+    for chunk in rest.chunks(CACHED_BYTES) {
         whole = shifted::<CASTAGNOLI>(whole, chunk.len()) ^ crc32c(chunk);
-        plain = crc32_joined(plain, crc32fast::hash(chunk), chunk.len());
+        plain.update(chunk);
     }
-    (whole, plain)
+    (whole, plain.finalize())
 }
 
 /// Polynomials, lowest power in the highest bit.
@@ -52,18 +55,26 @@ const ONE: u32 = 1 << 31;
 struct Powers<const POLYNOMIAL: u32>;
 
 impl<const POLYNOMIAL: u32> Powers<POLYNOMIAL> {
-    /// x^(2^k) for every k a bit count of a `u32` byte length can need.
-    const SQUARES: [u32; 35] = Self::squares();
+    /// x^(8 * digit * 16^place), for every place of a length in bytes: a move takes a product for each
+    /// digit that is not 0.
+    const MOVES: [[u32; 16]; 8] = Self::moves();
 
-    #[allow(clippy::indexing_slicing)] // by a counter, at compile time
-    const fn squares() -> [u32; 35] {
-        let mut powers = [ONE >> 1; 35];
-        let mut k = 1;
-        while k < powers.len() {
-            powers[k] = product::<POLYNOMIAL>(powers[k - 1], powers[k - 1]);
-            k += 1;
+    #[allow(clippy::indexing_slicing)] // by counters, at compile time
+    const fn moves() -> [[u32; 16]; 8] {
+        let mut moves = [[ONE; 16]; 8];
+        // x^8: one byte.
+        let mut unit = ONE >> 8;
+        let mut place = 0;
+        while place < 8 {
+            let mut digit = 1;
+            while digit < 16 {
+                moves[place][digit] = product::<POLYNOMIAL>(moves[place][digit - 1], unit);
+                digit += 1;
+            }
+            unit = product::<POLYNOMIAL>(moves[place][15], unit);
+            place += 1;
         }
-        powers
+        moves
     }
 }
 
@@ -82,16 +93,14 @@ const fn product<const POLYNOMIAL: u32>(a: u32, mut b: u32) -> u32 {
 /// `crc` times x^(8 * bytes).
 fn shifted<const POLYNOMIAL: u32>(crc: u32, bytes: usize) -> u32 {
     assert!(u32::try_from(bytes).is_ok(), "a batch has at most 2^31 bytes");
-    let mut factor = crc;
-    for (k, power) in Powers::<POLYNOMIAL>::SQUARES.iter().skip(3).enumerate() {
-        if bytes >> k == 0 {
-            break;
-        }
-        if (bytes >> k) & 1 == 1 {
-            factor = product::<POLYNOMIAL>(*power, factor);
+    let mut moved = crc;
+    for (place, digits) in Powers::<POLYNOMIAL>::MOVES.iter().enumerate() {
+        let digit = (bytes >> (4 * place)) & 15;
+        if let Some(power) = digits.get(digit).filter(|_| digit > 0) {
+            moved = product::<POLYNOMIAL>(*power, moved);
         }
     }
-    factor
+    moved
 }
 
 #[cfg(test)]
@@ -124,9 +133,9 @@ mod tests {
             len in prop::sample::select(vec![0, 1, 65_535, 65_536, 65_537, 200_000]),
         ) {
             let payload: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(seed)).collect();
-            let both = crc32c_and_payload_crc32(&head, &payload);
-            let whole = crc32c(&[&head[..], &payload[..]].concat());
-            prop_assert_eq!(both, (whole, crc32fast::hash(&payload)));
+            let covered = [&head[..], &payload[..]].concat();
+            let both = crc32c_and_payload_crc32(&covered, head.len());
+            prop_assert_eq!(both, (crc32c(&covered), crc32fast::hash(&payload)));
         }
 
         #[test]
