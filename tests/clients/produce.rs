@@ -62,13 +62,17 @@ async fn lost_answers_and_broken_lines_repeat_nothing() {
 
 /// A producer that gives up soon.
 async fn impatient(address: &str) -> Producer {
+    impatient_of(&connect(address).await).await
+}
+
+async fn impatient_of(client: &Client) -> Producer {
     let options = ProducerOptions {
         // Long enough for a busy machine, with nothing to wait for at the disk.
         delivery_timeout: Duration::from_millis(1_500),
         acks: Acks::Os,
         ..ProducerOptions::default()
     };
-    connect(address).await.producer(&topic(), options).await.unwrap()
+    client.producer(&topic(), options).await.unwrap()
 }
 
 async fn try_to_send(producer: &Producer, number: u32) -> Result<Delivered, ClientError> {
@@ -129,12 +133,17 @@ async fn what_was_given_up_under_way_is_not_taken_for_what_comes_after_it() {
 async fn a_delivery_that_was_never_tried_had_no_effect() {
     let world = World::start(1).await;
     let relay = Relay::whole(&world.address).await;
-    let producer = impatient(&relay.address).await;
+    let options =
+        ClientOptions { retry_timeout: Duration::from_millis(200), ..ClientOptions::default() };
+    let client = Client::connect(&relay.address, options).await.unwrap();
+    let producer = impatient_of(&client).await;
     try_to_send(&producer, 0).await.unwrap();
     let World { dir, broker, server, address } = world;
     server.shutdown(ShutdownMode::AtOnce).await;
     broker.shutdown(ShutdownMode::AtOnce).await;
     drop((dir, address));
+    // What is sent over a line that is not yet seen to be closed is tried.
+    assert!(within(client.admin().list_topics()).await.is_err());
     let error = within(try_to_send(&producer, 1)).await.unwrap_err();
     assert_eq!(error.effects(), Effects::None, "{error}");
     assert!(error.is_passing());
