@@ -1,7 +1,7 @@
 //! `stoplog consume TOPIC`: records to stdout. With a group, offsets are committed only after what
 //! was read has left the process.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -49,9 +49,9 @@ pub struct ConsumeArgs {
     /// Stop after so many records in total.
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<u64>,
-    /// Let the broker send at most so many records of each partition (and the rest of one batch), and
-    /// stop after so many in total. -n alone stops at the same record, but a window more may have been
-    /// sent by then. With -n, so many at a time.
+    /// Exactly so many records: stop after them, and let the broker send as few more as can be (what
+    /// their batches hold). -n alone stops at the same record, but a window more may have been sent by
+    /// then. With -n, so many of a partition at a time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     credit: Option<u64>,
     /// Stop at the ends as they were at the start.
@@ -109,11 +109,10 @@ async fn consume(args: &ConsumeArgs, out: &mut Output) -> CommandResult {
         return Ok(());
     }
     let mut stop = Stop::listen()?;
-    let opened = tokio::select! {
+    let mut reader = tokio::select! {
         opened = open(args) => opened?,
         failure = stop.asked() => return Err(failure),
     };
-    let Some(mut reader) = opened else { return Ok(()) };
     let ended = reader.run(args, &mut stop, out).await;
     // Whatever ended it: what has left the process is committed, and the group hears of it.
     let left = match out.flush() {
@@ -130,29 +129,25 @@ async fn consume(args: &ConsumeArgs, out: &mut Output) -> CommandResult {
     ended.and(left).and(closed)
 }
 
-/// A consumer and how far it is to go.
+/// A consumer, perhaps in a group.
 struct Reader {
     consumer: Consumer,
     in_group: bool,
-    ends: Option<Ends>,
 }
 
-async fn open(args: &ConsumeArgs) -> Result<Option<Reader>, Failure> {
+async fn open(args: &ConsumeArgs) -> Result<Reader, Failure> {
     let options = ClientOptions { client_id: "stoplog-consume".to_owned(), ..Default::default() };
     let client = args.connection.open_with(options).await?;
     let span = args.offset.unwrap_or(Span { from: Position::Start, until: None });
-    let ends = match span.until {
-        Some(until) => Some(Ends::new(resolve(&client, args, until).await?)),
-        None => None,
+    let stop = match span.until {
+        Some(until) => StopAt::Offsets(resolve(&client, args, until).await?),
+        None if args.exit_at_end => StopAt::End,
+        None => StopAt::Never,
     };
-    if ends.as_ref().is_some_and(Ends::all_reached) {
-        return Ok(None);
-    }
-    let stop_at_end = args.exit_at_end || span.until.is_some();
     let mut consumer = client
         .consumer(ConsumerOptions {
             start: start_at(span.from),
-            stop: if stop_at_end { StopAt::End } else { StopAt::Never },
+            stop,
             commit: CommitMode::Manual,
             prefetch_records: args.credit,
             records_max: args.credit.filter(|_| args.count.is_none()),
@@ -164,7 +159,7 @@ async fn open(args: &ConsumeArgs) -> Result<Option<Reader>, Failure> {
             consumer.seek(&args.topic, partition, offset)?;
         }
     }
-    Ok(Some(Reader { consumer, in_group: args.group.is_some(), ends }))
+    Ok(Reader { consumer, in_group: args.group.is_some() })
 }
 
 /// The offset of a position in each partition, within what can be read now.
@@ -213,32 +208,6 @@ fn start_at(position: Position) -> StartAt {
     }
 }
 
-/// Where a range ends in each partition.
-struct Ends {
-    until: BTreeMap<PartitionId, Offset>,
-    open: BTreeSet<PartitionId>,
-}
-
-impl Ends {
-    fn new(until: BTreeMap<PartitionId, Offset>) -> Ends {
-        let open = until.iter().filter(|(_, end)| end.0 > 0).map(|(p, _)| *p).collect();
-        Ends { until, open }
-    }
-
-    /// Whether a record is still within; a partition is closed by its last one.
-    fn takes(&mut self, partition: PartitionId, offset: Offset) -> bool {
-        let end = self.until.get(&partition).copied().unwrap_or(Offset::ZERO);
-        if offset.0 + 1 >= end.0 {
-            self.open.remove(&partition);
-        }
-        offset < end
-    }
-
-    fn all_reached(&self) -> bool {
-        self.open.is_empty()
-    }
-}
-
 impl Reader {
     async fn run(
         &mut self,
@@ -277,9 +246,9 @@ impl Reader {
                 }
             };
             trouble = Trouble::default();
-            printed += u64::from(self.take(args, &consumed, out)?);
-            let ended = self.ends.as_ref().is_some_and(Ends::all_reached);
-            if ended || args.count.or(args.credit) == Some(printed) {
+            print(args, &consumed, out)?;
+            printed += 1;
+            if args.count == Some(printed) {
                 return Ok(());
             }
             if let Some(pace) = &pace {
@@ -308,39 +277,28 @@ impl Reader {
             _ => Ok(()),
         }
     }
+}
 
-    /// Prints a record, unless it lies beyond the range.
-    fn take(
-        &mut self,
-        args: &ConsumeArgs,
-        consumed: &ConsumedRecord,
-        out: &mut Output,
-    ) -> Result<bool, Failure> {
-        let record = &consumed.record;
-        if let Some(ends) = &mut self.ends
-            && !ends.takes(consumed.partition, record.offset)
-        {
-            return Ok(false);
-        }
-        let headers: Vec<(&[u8], Option<&[u8]>)> =
-            record.headers.iter().map(|h| (h.key.as_ref(), h.value.as_deref())).collect();
-        let fields = RecordFields {
-            topic: consumed.topic.as_str(),
-            partition: consumed.partition,
-            offset: record.offset,
-            timestamp: record.timestamp,
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-            headers: &headers,
-        };
-        if out.is_json() {
-            out.json(&fields)?;
-        } else {
-            let plain = RecordFormat::default();
-            args.format.as_ref().unwrap_or(&plain).write(out.writer(), &fields)?;
-        }
-        Ok(true)
+fn print(args: &ConsumeArgs, consumed: &ConsumedRecord, out: &mut Output) -> CommandResult {
+    let record = &consumed.record;
+    let headers: Vec<(&[u8], Option<&[u8]>)> =
+        record.headers.iter().map(|h| (h.key.as_ref(), h.value.as_deref())).collect();
+    let fields = RecordFields {
+        topic: consumed.topic.as_str(),
+        partition: consumed.partition,
+        offset: record.offset,
+        timestamp: record.timestamp,
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
+        headers: &headers,
+    };
+    if out.is_json() {
+        out.json(&fields)?;
+    } else {
+        let plain = RecordFormat::default();
+        args.format.as_ref().unwrap_or(&plain).write(out.writer(), &fields)?;
     }
+    Ok(())
 }
 
 /// Errors in a row that may pass by themselves: a broker that is restarted, a busy one.
@@ -379,19 +337,5 @@ impl Pace {
             let _ = out.flush();
             sleep_until(due).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_ends_with_its_last_offset() {
-        let (a, b) = (PartitionId(0), PartitionId(1));
-        let mut ends = Ends::new(BTreeMap::from([(a, Offset(2)), (b, Offset(0))]));
-        assert!(ends.takes(a, Offset(0)) && !ends.all_reached());
-        assert!(ends.takes(a, Offset(1)) && ends.all_reached());
-        assert!(!ends.takes(a, Offset(2)) && !ends.takes(b, Offset(0)));
     }
 }

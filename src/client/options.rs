@@ -1,5 +1,6 @@
 //! What a program may choose; every default has its reason.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,13 +130,15 @@ pub enum CommitMode {
 }
 
 /// Where reading ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StopAt {
     /// Never: new records are waited for.
     #[default]
     Never,
     /// At the visible ends as they were when reading began.
     End,
+    /// Before these offsets, which are waited for. Partitions that are not named are not read.
+    Offsets(BTreeMap<PartitionId, Offset>),
 }
 
 /// What a consumer reads.
@@ -177,8 +180,11 @@ pub struct ConsumerOptions {
     /// Most records that may wait per partition; `None` = bytes alone decide. With `Some(n)` no
     /// more than n records (and one batch) are ever sent ahead.
     pub prefetch_records: Option<u64>,
-    /// Most records that are ever taken from a partition; `None` = no end. With `Some(n)` the broker
-    /// sends no more than n of each partition (and the rest of one batch), however long this runs.
+    /// Most records that are ever handed out, of all partitions together; `None` = no end. With
+    /// `Some(n)` reading ends with the nth, and what came with it is not committed: the group goes on
+    /// there. The broker sends n (and the rest of a batch of each partition), as a rule: a partition
+    /// that holds most of them may get credit that others leave unused. Batches as they are stored are
+    /// whole: `next_batch` ends with the one in which the nth is.
     pub records_max: Option<u64>,
     /// How long this member may take to give partitions up: until its next call of `next`.
     pub rebalance_timeout: Duration,

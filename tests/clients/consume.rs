@@ -1,9 +1,11 @@
 //! Consuming without a group.
 
+use std::collections::BTreeMap;
+
 use futures_util::StreamExt;
 
 use stoplog::broker::ShutdownMode;
-use stoplog::client::{ConsumerOptions, NewRecord, Run, StartAt, StopAt};
+use stoplog::client::{ConsumerOptions, NewRecord, Reading, Run, StartAt, StopAt};
 use stoplog::record::batches;
 use stoplog::types::{Offset, PartitionId, Timestamp};
 
@@ -14,6 +16,11 @@ fn to_end(start: StartAt) -> ConsumerOptions {
     let mut options = ConsumerOptions::topic(topic());
     (options.start, options.stop) = (start, StopAt::End);
     options
+}
+
+fn of_one_partition() -> ConsumerOptions {
+    let partitions = Some(vec![PartitionId(1)]);
+    ConsumerOptions::new(Reading::Partitions { topic: topic(), partitions })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,6 +65,44 @@ async fn exactly_so_many_records_and_the_rest_is_kept() {
     assert!(within(consumer.next_exactly(50)).await.unwrap().is_empty());
     all.sort_by_key(|record| (record.partition, record.record.offset));
     check_all(&all, 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_most_records_are_those_of_all_partitions_together() {
+    let world = World::start(4).await;
+    send(&world.producer().await, 0..500).await;
+    for spread in [ConsumerOptions::topic(topic()), of_one_partition()] {
+        let options = ConsumerOptions { records_max: Some(50), ..spread };
+        let client = world.client().await;
+        let mut consumer = client.consumer(options.clone()).await.unwrap();
+        assert_eq!(rest(&mut consumer).await.len(), 50);
+        assert!(within(consumer.next_exactly(50)).await.unwrap().is_empty());
+        let mut consumer = client.consumer(options.clone()).await.unwrap();
+        assert_eq!(within(consumer.next_exactly(80)).await.unwrap().len(), 50);
+        assert!(within(consumer.next()).await.is_none());
+        let mut raw = client.consumer(options).await.unwrap();
+        let (mut records, mut last) = (0, 0);
+        while let Some(found) = within(raw.next_batch()).await {
+            assert!(records < 50, "another batch though {records} records came");
+            let found = found.unwrap();
+            last = batches(&found.data).map(|batch| batch.unwrap().header().record_count).sum();
+            records += last;
+        }
+        assert!(records >= 50 && records - last < 50);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_ends_at_the_offsets_it_is_told() {
+    let world = World::start(3).await;
+    send(&world.producer().await, 0..500).await;
+    let ends = BTreeMap::from([(PartitionId(0), Offset(7)), (PartitionId(2), Offset(1))]);
+    let options =
+        ConsumerOptions { stop: StopAt::Offsets(ends), ..ConsumerOptions::topic(topic()) };
+    let mut consumer = world.client().await.consumer(options).await.unwrap();
+    let read = rest(&mut consumer).await;
+    let of = |partition| read.iter().filter(|r| r.partition == PartitionId(partition)).count();
+    assert_eq!((of(0), of(1), of(2)), (7, 0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,11 +7,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use stoplog::client::{Client, CommitMode, Consumer, Reading, Rebalance, Run, StopAt};
+use stoplog::client::{
+    Client, CommitMode, Consumer, ConsumerOptions, Reading, Rebalance, Run, StopAt,
+};
 use stoplog::types::{ErrorCode, GroupState, Offset, OffsetReset, PartitionId};
 
 use crate::relay::Relay;
-use crate::world::{World, connect, group, in_group, next, number, rest, send, topic, within};
+use crate::world::{
+    World, check_all, connect, group, in_group, next, number, rest, send, topic, within,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_goes_on_where_it_committed() {
@@ -34,6 +38,26 @@ async fn a_group_goes_on_where_it_committed() {
     let described = client.admin().describe_group(&group("email")).await.unwrap();
     assert_eq!(described.state, GroupState::Empty);
     assert!(described.offsets.iter().all(|offset| offset.lag == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_takes_so_many_leaves_the_next_one_exactly_the_rest() {
+    let world = World::start(4).await;
+    send(&world.producer().await, 0..480).await;
+    let client = world.client().await;
+    let options = ConsumerOptions { records_max: Some(50), ..in_group("email", None) };
+    let last = ConsumerOptions { stop: StopAt::End, ..options.clone() };
+    let mut seen = Vec::new();
+    for expected in [50; 9].into_iter().chain([30]) {
+        let options = if expected < 50 { &last } else { &options };
+        let mut consumer = client.consumer(options.clone()).await.unwrap();
+        let some = rest(&mut consumer).await;
+        assert_eq!(some.len(), expected);
+        seen.extend(some);
+        within(consumer.close()).await.unwrap();
+    }
+    seen.sort_by_key(|record| (record.partition, record.record.offset));
+    check_all(&seen, 480);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::client::flow::{CreditTotals, CreditWindow, Push};
+use crate::client::flow::{CreditTotals, CreditWindow, Push, Share};
 use crate::protocol::native::{batches, credit, pause, resume, seek};
 use crate::record::{DecodeError, DecodeLimits, Record, Records};
 use crate::types::{Offset, TopicName, TopicPartition};
@@ -117,12 +117,12 @@ impl Lane {
     }
 
     /// Starts a new subscription's counters; the credit to open it with.
-    pub(super) fn open(&mut self, number: u32, share_bytes: u64, now: Duration) -> CreditTotals {
+    pub(super) fn open(&mut self, number: u32, share: Share, now: Duration) -> CreditTotals {
         self.subscription = Some(number);
         (self.epoch, self.told_epoch) = (0, 0);
         (self.told_paused, self.telling) = (false, true);
         self.retry_at = None;
-        self.restart_credit(share_bytes, now)
+        self.restart_credit(share, now)
     }
 
     /// What the broker does not know yet, when it may be told: `told` follows its answer.
@@ -156,21 +156,21 @@ impl Lane {
     }
 
     /// Moves elsewhere: what was received is dropped. `next_wish` says so to the broker.
-    pub(super) fn seek(&mut self, to: Offset, share_bytes: u64, now: Duration) {
+    pub(super) fn seek(&mut self, to: Offset, share: Share, now: Duration) {
         self.parcels.clear();
         self.current = None;
         (self.position, self.fetch_from, self.processed) = (to, to, to);
         self.halted = false;
         self.epoch += 1;
-        self.restart_credit(share_bytes, now);
+        self.restart_credit(share, now);
     }
 
-    fn restart_credit(&mut self, share_bytes: u64, now: Duration) -> CreditTotals {
+    fn restart_credit(&mut self, share: Share, now: Duration) -> CreditTotals {
         // What is buffered from before belongs to no counter any more.
         for parcel in &mut self.parcels {
             (parcel.bytes, parcel.sent_records) = (0, 0);
         }
-        self.credit.restart(share_bytes, now)
+        self.credit.restart(share, now)
     }
 
     /// Batches came. Those of an older epoch are dropped.
@@ -251,10 +251,15 @@ impl Lane {
         }
     }
 
-    /// What to tell the broker of its credit now. `share_bytes` is its part of the memory.
-    pub(super) fn credit(&mut self, share_bytes: u64, now: Duration) -> Option<credit::Request> {
+    /// Records that came and were not handed out.
+    pub(super) fn waiting_records(&self) -> u64 {
+        self.credit.waiting_records()
+    }
+
+    /// What to tell the broker of its credit now.
+    pub(super) fn credit(&mut self, share: Share, now: Duration) -> Option<credit::Request> {
         let subscription = self.subscription?;
-        let CreditTotals { bytes_to, records_to } = self.credit.poll(share_bytes, now)?;
+        let CreditTotals { bytes_to, records_to } = self.credit.poll(share, now)?;
         Some(credit::Request { subscription, epoch: self.epoch, bytes_to, records_to })
     }
 
@@ -273,12 +278,14 @@ mod tests {
     use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
     use crate::types::{PartitionId, TopicId};
 
+    const SHARE: Share = Share { bytes: 4 << 20, records: u64::MAX };
+
     fn lane() -> Lane {
         let topic = TopicId::from_bytes([1; 16]);
         let part = TopicPartition { topic, partition: PartitionId(0) };
         let mut lane =
-            Lane::new("t".parse().expect("valid"), part, Offset(0), CreditWindow::new(None, None));
-        lane.open(1, 4 << 20, Duration::ZERO);
+            Lane::new("t".parse().expect("valid"), part, Offset(0), CreditWindow::new(None));
+        lane.open(1, SHARE, Duration::ZERO);
         lane
     }
 
@@ -337,7 +344,7 @@ mod tests {
         give(&mut lane, 0, 2, 2);
         give(&mut lane, 0, 1, 1);
         assert_eq!(offsets(&mut lane), [0, 1]);
-        lane.seek(Offset(50), 4 << 20, Duration::ZERO);
+        lane.seek(Offset(50), SHARE, Duration::ZERO);
         let epoch = lane.epoch;
         let mut late = batches::Request {
             subscription: 1,
@@ -357,14 +364,14 @@ mod tests {
     #[test]
     fn the_broker_is_told_one_thing_at_a_time_and_at_last_what_holds() {
         let mut lane = lane();
-        lane.seek(Offset(5), 4 << 20, Duration::ZERO);
+        lane.seek(Offset(5), SHARE, Duration::ZERO);
         lane.paused = true;
         assert_eq!(lane.next_wish(), None, "SUBSCRIBE is not answered yet");
         lane.told();
-        lane.seek(Offset(7), 4 << 20, Duration::ZERO);
+        lane.seek(Offset(7), SHARE, Duration::ZERO);
         let told = lane.next_wish();
         assert!(matches!(&told, Some(Wish::Seek(s)) if (s.epoch, s.from) == (2, Offset(7))));
-        lane.seek(Offset(9), 4 << 20, Duration::ZERO);
+        lane.seek(Offset(9), SHARE, Duration::ZERO);
         assert_eq!(lane.next_wish(), None, "the seek is not answered yet");
         lane.told();
         assert!(matches!(lane.next_wish(), Some(Wish::Seek(s)) if s.epoch == 3));
@@ -376,7 +383,7 @@ mod tests {
         assert_eq!(lane.next_wish(), None);
         lane.paused = false;
         assert!(matches!(lane.next_wish(), Some(Wish::Resume(_))));
-        lane.open(2, 4 << 20, Duration::ZERO);
+        lane.open(2, SHARE, Duration::ZERO);
         lane.told();
         assert_eq!(lane.next_wish(), None, "a new subscription knows where it begins");
     }

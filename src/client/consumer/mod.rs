@@ -22,10 +22,11 @@ use super::core::Core;
 use super::flow::RetryContract;
 use super::moment::moment;
 use super::{ClientError, CommitMode, ConsumerOptions};
-use crate::record::{DecodeLimits, Record};
+use crate::record::{DecodeLimits, Record, batches};
 use crate::types::{ErrorCode, Offset, PartitionId, TopicName, TopicPartition};
 use lane::Lane;
 use membership::Membership;
+use turn::Grant;
 
 pub use stream::RecordStream;
 
@@ -88,6 +89,8 @@ pub struct Consumer {
     events_in: mpsc::UnboundedSender<Delivered>,
     membership: Option<Arc<Membership>>,
     started: bool,
+    /// Records that may still be handed out.
+    records_left: Option<u64>,
     /// Lanes of which records were handed out and are not known to be processed.
     handed: Vec<TopicPartition>,
     /// Records that a `next_exactly` which was dropped had taken: the next ones to hand out.
@@ -106,6 +109,7 @@ impl Consumer {
         let mut consumer = Consumer {
             retries: RetryContract::new(core.options.retry_wait),
             core,
+            records_left: options.records_max,
             options,
             limits: DecodeLimits::default(),
             lanes: BTreeMap::new(),
@@ -130,12 +134,12 @@ impl Consumer {
         self.on_rebalance = Some(Arc::new(hook));
     }
 
-    /// The next record; `None` when reading ended (`StopAt::End`). An error concerns what it names;
+    /// The next record; `None` when reading ended (`stop`, `records_max`). An error concerns what it names;
     /// calling again goes on with the rest. With `CommitMode::Auto`, the records handed out before
     /// are processed by now.
     pub async fn next(&mut self) -> Option<Result<ConsumedRecord, ClientError>> {
         self.before_next();
-        loop {
+        while !self.has_handed_all() {
             if self.is_urgent()
                 && let Err(error) = self.turn().await
             {
@@ -144,17 +148,18 @@ impl Consumer {
             let kept = self.partial.pop_front().map(Ok);
             if let Some(found) = kept.or_else(|| self.take_record()) {
                 return Some(found.map(|(part, record)| {
-                    self.note_handed(part);
+                    self.note_handed(part, 1);
                     record
                 }));
             }
             if self.is_finished() {
-                return self.commit_processed().await.err().map(Err);
+                break;
             }
             if let Err(error) = self.wait().await {
                 return Some(Err(error));
             }
         }
+        self.commit_processed().await.err().map(Err)
     }
 
     /// Exactly so many records, or fewer when reading ended. What else was received is kept.
@@ -163,6 +168,8 @@ impl Consumer {
         records: usize,
     ) -> Result<Vec<ConsumedRecord>, ClientError> {
         self.before_next();
+        let left = self.records_left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        let records = records.min(left.unwrap_or(usize::MAX));
         while self.partial.len() < records {
             if self.is_urgent() {
                 self.turn().await?;
@@ -176,7 +183,7 @@ impl Consumer {
         let count = records.min(self.partial.len());
         let taken: Vec<_> = self.partial.drain(..count).collect();
         let hand = |(part, record)| {
-            self.note_handed(part);
+            self.note_handed(part, 1);
             record
         };
         Ok(taken.into_iter().map(hand).collect())
@@ -185,7 +192,7 @@ impl Consumer {
     /// The next batches, undecoded; `None` when reading ended.
     pub async fn next_batch(&mut self) -> Option<Result<RawBatches, ClientError>> {
         self.before_next();
-        loop {
+        while !self.has_handed_all() {
             if self.is_urgent()
                 && let Err(error) = self.turn().await
             {
@@ -195,12 +202,13 @@ impl Consumer {
                 return Some(Ok(batches));
             }
             if self.is_finished() {
-                return self.commit_processed().await.err().map(Err);
+                break;
             }
             if let Err(error) = self.wait().await {
                 return Some(Err(error));
             }
         }
+        self.commit_processed().await.err().map(Err)
     }
 
     /// Says that everything handed out so far is processed, without committing it yet: it is when
@@ -243,7 +251,7 @@ impl Consumer {
         partition: PartitionId,
         to: Offset,
     ) -> Result<(), ClientError> {
-        let share = self.share_bytes();
+        let share = self.share(Grant::First);
         let part = self.find(topic, partition)?;
         self.ring.retain(|queued| *queued != part);
         self.handed.retain(|handed| *handed != part);
@@ -275,7 +283,10 @@ impl Consumer {
         }
     }
 
-    fn note_handed(&mut self, part: TopicPartition) {
+    fn note_handed(&mut self, part: TopicPartition, records: u64) {
+        if let Some(left) = &mut self.records_left {
+            *left = left.saturating_sub(records);
+        }
         if !self.handed.contains(&part) {
             self.handed.push(part);
         }
@@ -318,8 +329,8 @@ impl Consumer {
             if lane.has_parcels() {
                 self.ring.push_back(part);
             }
+            self.note_handed(part, records_in(&data));
             self.give_credit(part);
-            self.note_handed(part);
             return Some(RawBatches { topic, partition: part.partition, data, next_offset });
         }
         None
@@ -355,6 +366,10 @@ impl Consumer {
             crate::protocol::native::ErrorAnswer::new(ErrorCode::PartitionNotFound, message).into()
         })
     }
+}
+
+fn records_in(data: &Bytes) -> u64 {
+    batches(data).flatten().map(|batch| u64::from(batch.header().record_count.unsigned_abs())).sum()
 }
 
 impl Drop for Consumer {

@@ -13,11 +13,20 @@ use super::lane::{Lane, Wish};
 use super::membership::{Change, Joining, Membership};
 use super::{Consumer, Rebalance};
 use crate::client::connection::{Connection, Delivered, SubscriptionEvent};
-use crate::client::flow::{CREDIT_BYTES_MAX, CreditTotals, CreditWindow};
+use crate::client::flow::{CREDIT_BYTES_MAX, CreditTotals, CreditWindow, Share};
 use crate::client::moment::{instant, moment};
 use crate::client::{ClientError, CommitMode, Reading, StartAt, StopAt};
 use crate::protocol::native::{Call, ErrorDetail, subscribe, unsubscribe};
 use crate::types::{ErrorCode, Offset, TopicName, TopicPartition};
+
+/// Which credit of a subscription it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// With a request that opens an epoch.
+    First,
+    /// More of it.
+    Further,
+}
 
 impl Consumer {
     /// Learns what to read, or joins the group.
@@ -56,7 +65,10 @@ impl Consumer {
 
     /// Whether there is nothing more to come.
     pub(super) fn is_finished(&self) -> bool {
-        if self.options.stop != StopAt::End || !self.events.is_empty() {
+        if self.has_handed_all() {
+            return true;
+        }
+        if self.options.stop == StopAt::Never || !self.events.is_empty() {
             return false;
         }
         let settled = self
@@ -64,6 +76,11 @@ impl Consumer {
             .as_ref()
             .is_none_or(|membership| membership.was_assigned() && !membership.has_change());
         settled && self.lanes.values().all(|lane| lane.is_done() || lane.halted)
+    }
+
+    /// Whether as many records were handed out as ever may be.
+    pub(super) fn has_handed_all(&self) -> bool {
+        self.records_left == Some(0)
     }
 
     /// Does what can be done without waiting for records.
@@ -148,7 +165,7 @@ impl Consumer {
 
     fn subscribe(&mut self, now: Instant) {
         let Some(connection) = self.connection.clone() else { return };
-        let share = self.share_bytes();
+        let share = self.share(Grant::First);
         let group = match &self.options.reading {
             Reading::Group { group, .. } => Some(group.clone()),
             _ => None,
@@ -229,7 +246,7 @@ impl Consumer {
         error: ClientError,
     ) -> Result<(), ClientError> {
         let in_group = self.membership.is_some();
-        let (share, now) = (self.share_bytes(), Instant::now());
+        let (share, now) = (self.share(Grant::First), Instant::now());
         let pause = self.core.wait(&mut self.retries, &error);
         let Some(lane) = self.lanes.get_mut(&part) else { return Ok(()) };
         lane.subscription = None;
@@ -326,8 +343,12 @@ impl Consumer {
             true => vec![Offset::ZERO; ids.len()],
             false => self.core.offsets(&ids, self.options.start).await?,
         };
-        let ends = match self.options.stop {
+        let ends = match &self.options.stop {
             StopAt::Never => vec![None; ids.len()],
+            StopAt::Offsets(ends) => {
+                let end = |part: &TopicPartition| ends.get(&part.partition).copied();
+                ids.iter().map(|part| Some(end(part).unwrap_or(Offset::ZERO))).collect()
+            }
             StopAt::End => {
                 let ends = self.core.offsets(&ids, StartAt::End).await?;
                 ends.into_iter().map(Some).collect()
@@ -338,8 +359,8 @@ impl Consumer {
             parts.into_iter().zip(committed.into_iter().zip(starts)).zip(ends)
         {
             let from = committed.unwrap_or(start);
-            let (ahead, most) = (self.options.prefetch_records, self.options.records_max);
-            let mut lane = Lane::new(topic, part, from, CreditWindow::new(ahead, most));
+            let credit = CreditWindow::new(self.options.prefetch_records);
+            let mut lane = Lane::new(topic, part, from, credit);
             (lane.committed, lane.end) = (committed, end);
             lanes.push(lane);
         }
@@ -370,7 +391,7 @@ impl Consumer {
     }
 
     pub(super) fn give_credit(&mut self, part: TopicPartition) {
-        let share = self.share_bytes();
+        let share = self.share(Grant::Further);
         let Some(lane) = self.lanes.get_mut(&part) else { return };
         let credit = lane.credit(share, moment(Instant::now()));
         if let (Some(credit), Some(connection)) = (credit, &self.connection) {
@@ -380,17 +401,34 @@ impl Consumer {
 
     /// Says again what may be sent where that may have been lost; when to do so next.
     fn repeat_credit(&mut self, now: Instant) -> Option<Instant> {
-        let due = |lane: &&Lane| lane.credit_again_at().is_some_and(|at| at <= moment(now));
+        // Records that came elsewhere and were not wanted there are left for others.
+        let any = self.records_left.is_some();
+        let due = |lane: &&Lane| any || lane.credit_again_at().is_some_and(|at| at <= moment(now));
         let parts: Vec<_> = self.lanes.values().filter(due).map(|lane| lane.part).collect();
         parts.into_iter().for_each(|part| self.give_credit(part));
         self.lanes.values().filter_map(Lane::credit_again_at).min().map(instant)
     }
 
-    /// One partition's part of the memory, and of what the broker lets a connection claim.
-    pub(super) fn share_bytes(&self) -> u64 {
-        let memory = (self.options.memory_bytes / self.lanes.len().max(1)) as u64;
+    /// One partition's part of the memory, of what the broker lets a connection claim, and of the
+    /// records that are left.
+    pub(super) fn share(&self, grant: Grant) -> Share {
+        let lanes = (self.lanes.len() as u64).max(1);
+        let memory = self.options.memory_bytes as u64 / lanes;
         let others = self.connection.as_ref().map_or(0, |connection| connection.subscriptions());
-        memory.min(CREDIT_BYTES_MAX / others.max(self.lanes.len() as u64).max(1))
+        let bytes = memory.min(CREDIT_BYTES_MAX / others.max(lanes));
+        Share { bytes, records: self.records_left.map_or(u64::MAX, |left| self.part(left, grant)) }
+    }
+
+    /// At first all get the same part of the records that are left. Who used that up may have all
+    /// there are, and the others none: so it gets half of what is not here yet.
+    fn part(&self, left: u64, grant: Grant) -> u64 {
+        let waiting: u64 = self.lanes.values().map(Lane::waiting_records).sum();
+        let missing = left.saturating_sub(waiting + self.partial.len() as u64);
+        let lanes = (self.lanes.len() as u64).max(1);
+        match grant {
+            Grant::First => missing.div_ceil(lanes),
+            Grant::Further => missing.div_ceil(lanes.min(2)),
+        }
     }
 
     fn tell(&self, news: Rebalance) {

@@ -46,6 +46,15 @@ pub struct CreditTotals {
     pub records_to: u64,
 }
 
+/// One subscription's part of what a consumer has for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes that may wait here.
+    pub bytes: u64,
+    /// Records that may come before more are handed out; `u64::MAX` = bytes alone decide.
+    pub records: u64,
+}
+
 /// What a push says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Push {
@@ -62,8 +71,6 @@ pub struct Push {
 pub struct CreditWindow {
     window_bytes: u64,
     prefetch_records: Option<u64>,
-    /// Records that may still be taken, ever.
-    records_left: Option<u64>,
     sent: Push,
     taken_bytes: u64,
     taken_records: u64,
@@ -90,12 +97,11 @@ struct Second {
 
 impl CreditWindow {
     /// A subscription to be. With `prefetch_records`, no more than so many (and the rest of one batch)
-    /// wait here; with `records_max`, no more than so many (and the rest of one batch) ever come.
-    pub fn new(prefetch_records: Option<u64>, records_max: Option<u64>) -> CreditWindow {
+    /// wait here.
+    pub fn new(prefetch_records: Option<u64>) -> CreditWindow {
         CreditWindow {
             window_bytes: WINDOW_BYTES_FIRST,
             prefetch_records: prefetch_records.map(|records| records.max(1)),
-            records_left: records_max,
             sent: Push { sent_bytes: 0, sent_records: 0, more: false },
             taken_bytes: 0,
             taken_records: 0,
@@ -110,12 +116,11 @@ impl CreditWindow {
 
     /// A new epoch begins with the credit that is returned; the request that carries it is answered, so
     /// that it is not lost unnoticed.
-    pub fn restart(&mut self, share_bytes: u64, now: Duration) -> CreditTotals {
-        let left = self.records_left.map(|left| left.saturating_sub(self.taken_records));
-        let mut fresh = CreditWindow::new(self.prefetch_records, left);
+    pub fn restart(&mut self, share: Share, now: Duration) -> CreditTotals {
+        let mut fresh = CreditWindow::new(self.prefetch_records);
         fresh.window_bytes = self.window_bytes;
-        fresh.fit(share_bytes);
-        fresh.granted = fresh.claim();
+        fresh.fit(share.bytes);
+        fresh.granted = fresh.claim(fresh.ahead(share));
         (fresh.known, fresh.last_frame, fresh.second.began) = (fresh.granted, now, now);
         *self = fresh;
         self.granted
@@ -124,6 +129,11 @@ impl CreditWindow {
     /// What was told the broker last.
     pub fn granted(&self) -> CreditTotals {
         self.granted
+    }
+
+    /// Records that came and were not handed out.
+    pub fn waiting_records(&self) -> u64 {
+        self.sent.sent_records.saturating_sub(self.taken_records)
     }
 
     /// Bytes that may wait here.
@@ -158,19 +168,19 @@ impl CreditWindow {
     }
 
     /// What to tell the broker now: when half a window was handed out, and again while it may lack it.
-    /// `share_bytes` is this subscription's part of the memory.
-    pub fn poll(&mut self, share_bytes: u64, now: Duration) -> Option<CreditTotals> {
+    pub fn poll(&mut self, share: Share, now: Duration) -> Option<CreditTotals> {
         self.watch_stall(now);
         self.roll(now);
         if self.second.stalled > STALL_MAX {
             self.window_bytes = self.window_bytes.saturating_mul(2);
             self.second.stalled = Duration::ZERO;
         }
-        self.fit(share_bytes);
-        let claim = self.claim();
+        self.fit(share.bytes);
+        let ahead = self.ahead(share);
+        let claim = self.claim(ahead);
         let more_bytes = claim.bytes_to.saturating_sub(self.granted.bytes_to);
         let more_records = claim.records_to.saturating_sub(self.granted.records_to);
-        let half = self.prefetch_records.map_or(u64::MAX, |records| records.div_ceil(2));
+        let half = ahead.div_ceil(2).max(1);
         let repeat = self.repeat_at().is_some_and(|at| at <= now);
         if more_bytes < self.window_bytes.div_ceil(2) && more_records < half && !repeat {
             return None;
@@ -198,12 +208,15 @@ impl CreditWindow {
         }
     }
 
-    fn claim(&self) -> CreditTotals {
-        let ahead = self.prefetch_records;
-        let records_to = ahead.map_or(u64::MAX, |n| self.taken_records.saturating_add(n));
+    /// Records that may wait here.
+    fn ahead(&self, share: Share) -> u64 {
+        share.records.min(self.prefetch_records.unwrap_or(u64::MAX))
+    }
+
+    fn claim(&self, ahead: u64) -> CreditTotals {
         CreditTotals {
             bytes_to: self.taken_bytes.saturating_add(self.window_bytes),
-            records_to: records_to.min(self.records_left.unwrap_or(u64::MAX)),
+            records_to: self.taken_records.saturating_add(ahead),
         }
     }
 
@@ -257,14 +270,14 @@ impl CreditWindow {
 mod tests {
     use super::*;
 
-    const SHARE: u64 = 64 << 20;
+    const SHARE: Share = Share { bytes: 64 << 20, records: u64::MAX };
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
     fn window() -> CreditWindow {
-        let mut window = CreditWindow::new(None, None);
+        let mut window = CreditWindow::new(None);
         assert_eq!(window.restart(SHARE, ms(0)).bytes_to, WINDOW_BYTES_FIRST);
         window
     }
@@ -323,7 +336,7 @@ mod tests {
             sent = window.granted().bytes_to;
             push(&mut window, sent, true, now);
             window.taken(window.waiting_bytes(), 0);
-            window.poll(6 << 20, now);
+            window.poll(Share { bytes: 6 << 20, ..SHARE }, now);
             now += ms(60);
         }
         assert_eq!(window.window_bytes(), 6 << 20);
@@ -363,7 +376,7 @@ mod tests {
 
     #[test]
     fn with_a_prefetch_no_more_records_are_asked_for() {
-        let mut window = CreditWindow::new(Some(10), None);
+        let mut window = CreditWindow::new(Some(10));
         assert_eq!(window.restart(SHARE, ms(0)).records_to, 10);
         window.received(Push { sent_bytes: 900, sent_records: 10, more: true }, ms(1));
         assert_eq!(window.poll(SHARE, ms(1)), None);
@@ -372,12 +385,15 @@ mod tests {
     }
 
     #[test]
-    fn with_a_maximum_no_more_records_ever_come_also_under_a_new_epoch() {
-        let mut window = CreditWindow::new(None, Some(10));
-        assert_eq!(window.restart(SHARE, ms(0)).records_to, 10);
-        window.received(Push { sent_bytes: 600, sent_records: 6, more: true }, ms(1));
-        window.taken(600, 6);
-        assert_eq!(window.poll(SHARE, ms(1)), None);
-        assert_eq!(window.restart(SHARE, ms(2)).records_to, 4);
+    fn a_share_of_records_is_what_may_wait_and_none_is_none() {
+        let share = |records| Share { records, ..SHARE };
+        let mut window = CreditWindow::new(None);
+        assert_eq!(window.restart(share(10), ms(0)).records_to, 10);
+        window.received(Push { sent_bytes: 600, sent_records: 10, more: true }, ms(1));
+        assert_eq!(window.waiting_records(), 10);
+        window.taken(600, 10);
+        assert_eq!(window.poll(share(0), ms(1)), None);
+        assert_eq!(window.poll(share(4), ms(1)).map(|told| told.records_to), Some(14));
+        assert_eq!(window.restart(share(4), ms(2)).records_to, 4);
     }
 }

@@ -9,7 +9,7 @@ mod pace;
 mod retry;
 mod window;
 
-pub use credit::{CREDIT_BYTES_MAX, CreditTotals, CreditWindow, Push};
+pub use credit::{CREDIT_BYTES_MAX, CreditTotals, CreditWindow, Push, Share};
 pub use pace::RatePace;
 pub use retry::{Retry, RetryBudget, RetryContract, Told};
 pub use window::{PublisherWindow, WANT_EVERY};

@@ -118,3 +118,22 @@ fn a_topic_that_is_missing_or_full_says_so() {
         .feed(&["produce", "small", "--timeout", "2s", "--batch-bytes", "30KiB"], input.as_bytes());
     full.fails(6, "TOPIC_FULL");
 }
+
+#[test]
+fn a_credit_is_exactly_so_many_of_all_partitions_and_the_next_start_goes_on() {
+    let (_folder, broker) = broker();
+    broker.run(&["topic", "create", "t", "-p", "4"]).ok();
+    let lines: String = (100..200).map(|number| format!("{number}:{number}\n")).collect();
+    broker.feed(&["produce", "t", "-K", ":"], lines.as_bytes()).ok();
+    let read = |args: &[&str]| {
+        let all = [&["consume", "t", "--credit", "30"], args].concat();
+        broker.run(&all).ok().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&[]).len(), 30);
+    assert_eq!(read(&["-o", "2:9"]).len(), 28, "a range of four partitions ends before");
+    let mut seen: Vec<String> = (0..3).flat_map(|_| read(&["-g", "g"])).collect();
+    assert_eq!(seen.len(), 90);
+    seen.extend(read(&["-g", "g", "-e"]));
+    seen.sort_unstable();
+    assert_eq!(seen, (100..200).map(|number| number.to_string()).collect::<Vec<_>>());
+}

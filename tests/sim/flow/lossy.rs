@@ -10,7 +10,7 @@ use stoplog::broker::flow::{
     Cause, Credit, Grant, GrantOptions, Offer, PublisherGrant, Scratch, Seats, SubscriptionCredit,
     Wake,
 };
-use stoplog::client::flow::{CreditTotals, CreditWindow, PublisherWindow, Push, WANT_EVERY};
+use stoplog::client::flow::{CreditTotals, CreditWindow, PublisherWindow, Push, Share, WANT_EVERY};
 use stoplog::env::SeededRng;
 use stoplog::protocol::native::{grant, publisher_open};
 use stoplog::types::Class;
@@ -92,12 +92,13 @@ struct Subscription {
 }
 
 const SHARE_BYTES: u64 = 4 << 20;
+const SHARE: Share = Share { bytes: SHARE_BYTES, records: u64::MAX };
 const BATCH_MAX: u64 = 3 << 20;
 
 impl Subscription {
     fn new(seed: u64) -> Subscription {
-        let mut client = CreditWindow::new(seed.is_multiple_of(3).then_some(50), None);
-        let first = client.restart(SHARE_BYTES, Duration::ZERO);
+        let mut client = CreditWindow::new(seed.is_multiple_of(3).then_some(50));
+        let first = client.restart(SHARE, Duration::ZERO);
         Subscription {
             weather: Weather::new(seed),
             log: VecDeque::new(),
@@ -172,7 +173,7 @@ impl Subscription {
         }
         let again = self.reading && self.client.repeat_at().is_some_and(|at| at <= now);
         if (taken.is_some() || again)
-            && let Some(totals) = self.client.poll(SHARE_BYTES, now)
+            && let Some(totals) = self.client.poll(SHARE, now)
         {
             let claimed = &mut self.claimed[self.epoch as usize];
             *claimed = totals.bytes_to.max(*claimed);
@@ -183,7 +184,7 @@ impl Subscription {
     fn seek(&mut self, now: Duration) {
         self.waiting.clear();
         self.epoch += 1;
-        let first = self.client.restart(SHARE_BYTES, now);
+        let first = self.client.restart(SHARE, now);
         self.claimed.push(first.bytes_to);
         self.seeks.send(credit(self.epoch, first), now + ms(5));
     }
