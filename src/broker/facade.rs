@@ -1,13 +1,14 @@
 //! The facade: a broker in this process, whoever asks.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use super::backlog::Backlogs;
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
-use super::flow::{ConnectionFlow, Flow, Identity, Opening, PublisherGrant, Wake};
+use super::flow::{ConnectionFlow, Flow, Identity, Opening, Place, PublisherGrant, Wake};
 use super::housekeeping::{divide_quotas, note_materialised, tick_flow};
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
@@ -18,7 +19,7 @@ use super::space::{hold_limits, watch_disk};
 use super::topic::Topic;
 use super::topics::purge_tombstones;
 use crate::env::Env;
-use crate::types::Class;
+use crate::types::{Class, Pushback};
 
 /// An event log in this process: topics, partitions, groups, limits. Cheap to clone; all clones are
 /// the same broker.
@@ -129,6 +130,13 @@ impl Broker {
     /// Consumer groups.
     pub fn groups(&self) -> &GroupHandle {
         &self.front.groups
+    }
+
+    /// A place for a connection that comes from `ip`, to be kept while it is open, or which quota of
+    /// its address refuses it. To be asked before anything is read.
+    pub fn arrive(&self, ip: IpAddr) -> Result<Place, Pushback> {
+        let arrived = self.core().flow.quotas.arrive(ip, self.monotonic());
+        arrived.map_err(|refusal| refusal.pushback())
     }
 
     /// The limits of a new connection. Put them into its requests.

@@ -1,4 +1,5 @@
-//! How many connections there are, in total and from one address.
+//! How many connections there are, in total and from one address; and by the quotas of the address,
+//! which the broker keeps.
 //!
 //! Beyond every limit on connections some places are left for whoever takes load away or looks why
 //! there is any: without them nobody could come in to lift the limit. A connection on such a place
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::ServerOptions;
+use crate::broker::flow::Place;
 use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// Counts connections; cheap to clone.
@@ -38,6 +40,8 @@ struct Counts {
 pub(super) struct Seat {
     admission: Admission,
     ip: IpAddr,
+    /// What the quotas of its address count; none beyond their limit.
+    place: Option<Place>,
     /// Why it is one of those beyond the limits.
     refusal: OnceLock<Pushback>,
 }
@@ -55,17 +59,25 @@ impl Admission {
         }))
     }
 
-    /// A place for a connection, or which limit refuses it.
-    pub(super) fn admit(&self, ip: IpAddr) -> Result<Seat, Pushback> {
+    /// A place for a connection, or which limit refuses it; `arrive` asks the quotas, unless it was
+    /// refused before.
+    pub(super) fn admit(
+        &self,
+        ip: IpAddr,
+        arrive: impl FnOnce(IpAddr) -> Result<Place, Pushback>,
+    ) -> Result<Seat, Pushback> {
         let mut counts = self.lock();
-        let refusal = self.refusal(&counts, ip);
+        let (place, refusal) = match self.refusal(&counts, ip).map_or_else(|| arrive(ip), Err) {
+            Ok(place) => (Some(place), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
         match &refusal {
             None => counts.seat(ip),
             Some(_) if counts.system < self.0.system_max => counts.system += 1,
             Some(refusal) => return Err(refusal.clone()),
         }
         let refusal = refusal.map_or_else(OnceLock::new, OnceLock::from);
-        Ok(Seat { admission: self.clone(), ip, refusal })
+        Ok(Seat { admission: self.clone(), ip, place, refusal })
     }
 
     /// Connections that are open.
@@ -130,6 +142,11 @@ impl Seat {
         Ok(())
     }
 
+    /// Its place of the quotas of its address.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
     /// What refused the connection, when its place is one beyond the limits.
     pub(super) fn refusal(&self) -> Option<&Pushback> {
         self.refusal.get()
@@ -148,23 +165,60 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::broker::flow::{QuotaOptions, QuotaTable, QuotaTree};
+    use crate::types::QuotaLimits;
 
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
     const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
-    fn admission(system_connections: usize) -> Admission {
-        Admission::new(&ServerOptions {
+    struct World {
+        admission: Admission,
+        quotas: Arc<QuotaTree>,
+    }
+
+    fn world(system_connections: usize, quotas: &[(&str, &str)]) -> World {
+        let admission = Admission::new(&ServerOptions {
             connections_max: 3,
             connections_per_ip_max: 2,
             system_connections,
             ..ServerOptions::default()
-        })
+        });
+        let records = quotas.iter().map(|(entity, connections)| {
+            let mut limits = QuotaLimits::default();
+            limits.set("connections", connections).expect("a limit");
+            (entity.parse().expect("an entity"), limits)
+        });
+        let (names, table) = (Arc::default(), QuotaTable::new(records));
+        let quotas = Arc::new(QuotaTree::new(QuotaOptions::default(), names, table));
+        World { admission, quotas }
+    }
+
+    impl World {
+        fn admit(&self, ip: IpAddr) -> Result<Seat, Pushback> {
+            let arrive = |ip| self.quotas.arrive(ip, Duration::ZERO);
+            self.admission.admit(ip, |ip| arrive(ip).map_err(|refusal| refusal.pushback()))
+        }
+    }
+
+    #[test]
+    fn quotas_of_an_address_are_asked_before_anything_is_read() {
+        let admission = world(1, &[("ip/127.0.0.1", "1")]);
+        let first = admission.admit(ONE).expect("free");
+        let beyond = admission.admit(ONE).expect("a place beyond the limits");
+        assert_eq!(beyond.refusal().map(|told| told.limit_id.as_str()), Some("quota:ip/127.0.0.1"));
+        assert!(first.place().is_some() && beyond.place().is_none());
+        let refused = admission.admit(ONE).map(drop).expect_err("no place is left");
+        assert_eq!((refused.code, refused.limit), (PushbackCode::ConnLimit, 1));
+        drop(first);
+        let _again = admission.admit(ONE).expect("free again");
     }
 
     #[test]
     fn places_are_limited_in_total_and_by_address() {
-        let admission = admission(0);
+        let admission = world(0, &[]);
         let first = admission.admit(ONE).expect("free");
         let _second = admission.admit(ONE).expect("free");
         let refused = admission.admit(ONE).map(drop).expect_err("two from one address");
@@ -173,13 +227,13 @@ mod tests {
         let refused = admission.admit(TWO).map(drop).expect_err("three in total");
         assert_eq!((refused.scope, refused.limit), (PushbackScope::Broker, 3));
         drop(first);
-        assert_eq!(admission.total(), 2);
+        assert_eq!(admission.admission.total(), 2);
         let _again = admission.admit(ONE).expect("free again");
     }
 
     #[test]
     fn some_places_are_left_beyond_every_limit() {
-        let admission = admission(2);
+        let admission = world(2, &[]);
         let first = admission.admit(ONE).expect("free");
         let _second = admission.admit(ONE).expect("free");
         assert!(first.refusal().is_none());
@@ -193,7 +247,7 @@ mod tests {
         let _fourth = admission.admit(TWO).expect("free");
         admission.admit(TWO).map(drop).expect_err("no place is left");
         drop((first, beyond));
-        assert_eq!(admission.total(), 3);
+        assert_eq!(admission.admission.total(), 3);
         let again = admission.admit(TWO).expect("beyond the limit");
         assert_eq!(again.refusal().map(|refusal| refusal.limit), Some(3));
     }

@@ -207,7 +207,7 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => match admission.admit(peer.ip()) {
+            Ok((socket, peer)) => match admission.admit(peer.ip(), |ip| shared.arrive(ip)) {
                 Ok(seat) => {
                     let (shared, watch) = (Arc::clone(&shared), watch.clone());
                     connections.spawn(native::serve(socket, peer, seat, shared, watch));

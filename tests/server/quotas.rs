@@ -2,8 +2,8 @@
 
 use stoplog::protocol::native::metadata::{self, TopicSelector};
 use stoplog::protocol::native::{
-    FrameType, pushback, quota_delete, quota_list, quota_set, seek, subscribe, topic_create,
-    topic_list, unsubscribe,
+    FrameType, goodbye, pushback, quota_delete, quota_list, quota_set, seek, subscribe,
+    topic_create, topic_list, unsubscribe,
 };
 use stoplog::server::ServerOptions;
 use stoplog::types::{
@@ -161,6 +161,21 @@ async fn a_client_has_as_many_connections_as_its_quota_whenever_they_came() {
     assert_eq!(refused.code, ErrorCode::ConnLimit);
     assert_eq!(described(&mut first, "client/peer").await.used[0].used, 2);
     drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_of_an_address_are_within_its_quota() {
+    let site = Site::with(ServerOptions { system_connections: 0, ..Default::default() }).await;
+    let mut first = site.peer().await;
+    first.call(&set("ip/127.0.0.1", "connections", "3")).await.expect("set");
+    let silent = [Peer::connect(site.address()).await, Peer::connect(site.address()).await];
+    let mut refused = Peer::connect(site.address()).await;
+    let (told, _) = refused.notice::<goodbye::Request>().await;
+    let told = told.error.and_then(|error| error.pushback).expect("by a limit");
+    assert_eq!((told.limit_id.as_str(), told.limit), ("quota:ip/127.0.0.1", 3));
+    assert!(refused.next().await.is_none(), "it is closed");
+    assert_eq!(described(&mut first, "ip/127.0.0.1").await.used[0].used, 3);
+    drop(silent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Chain, ConnectionShare, Cost, Direction, LevelHold, OnTheWay, Parties, Place, QuotaRefusal,
-    QuotaTree, Scope, Seat, Subject,
+    Chain, ConnectionShare, Cost, Direction, LevelHold, OnTheWay, Parties, QuotaRefusal, QuotaTree,
+    Scope, Seat, Subject,
 };
 use crate::types::{Class, GroupId, Resource, TopicName};
 
@@ -214,17 +214,12 @@ impl ConnectionFlow {
         }
     }
 
-    /// Takes what a request costs beside its bytes: requests, connections, partitions.
+    /// Takes what a request costs beside its bytes: requests, partitions.
     pub fn charge(&self, cost: &Cost, now: Duration) -> Result<(), QuotaRefusal> {
         if self.0.quotas.is_unused() {
             return Ok(());
         }
         self.chain(now).charge(cost, now)
-    }
-
-    /// Takes a place among its client's connections.
-    pub fn hold_connection(&self, now: Duration) -> Result<Place, QuotaRefusal> {
-        self.0.quotas.connect(&self.0.identity, now)
     }
 
     /// The most important class its publishers may ask for.

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::Shared;
 use crate::broker::Broker;
-use crate::broker::flow::{ConnectionFlow, Cost, Identity, Place};
+use crate::broker::flow::{ConnectionFlow, Cost, Identity};
 use crate::protocol::native::{
     Call, ErrorAnswer, ErrorDetail, FrameLimits, FrameType, Notice, encode_answer, encode_error,
     encode_notice,
@@ -37,8 +37,6 @@ struct Greeting {
     client_id: Arc<str>,
     frame_bytes_max: u32,
     flow: ConnectionFlow,
-    /// Its place among the connections of its client and address; none beyond their limit.
-    _place: Option<Place>,
 }
 
 impl Link {
@@ -68,27 +66,14 @@ impl Link {
     /// Remembers what HELLO said. Whoever is beyond a limit on connections gets one of the places
     /// kept for that, if there is one.
     pub(super) fn greet(&self, client_id: &str, frame_bytes_max: u32) -> Result<(), ErrorAnswer> {
-        let flow = self.broker().connect(Identity::anonymous(client_id, self.peer.ip()));
+        let who = Identity::anonymous(client_id, self.peer.ip());
         let now = self.broker().monotonic();
-        let one = Cost { connections: 1, ..Cost::default() };
-        let place = flow.hold_connection(now).and_then(|place| {
-            flow.charge(&one, now)?;
-            Ok(place)
-        });
-        let _place = match place {
-            Ok(place) => Some(place),
-            Err(refusal) => {
-                self.seat.refuse(refusal.pushback())?;
-                None
-            }
-        };
+        // Whoever has no place of a quota is beyond a limit already.
+        let counted = self.seat.place().map_or(Ok(()), |place| place.greet(&who, now));
+        counted.or_else(|refusal| self.seat.refuse(refusal.pushback()))?;
+        let flow = self.broker().connect(who);
         // Said once: whoever is greeted never comes here again.
-        let _ = self.greeting.set(Greeting {
-            client_id: client_id.into(),
-            frame_bytes_max,
-            flow,
-            _place,
-        });
+        let _ = self.greeting.set(Greeting { client_id: client_id.into(), frame_bytes_max, flow });
         Ok(())
     }
 

@@ -13,15 +13,16 @@ mod session;
 mod subscription;
 mod topics;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub(super) use connection::{refuse, serve};
 
 use super::ServerOptions;
 use crate::broker::Broker;
-use crate::broker::flow::Serving;
+use crate::broker::flow::{Place, Serving};
 use crate::protocol::native::{BufferPool, FrameLimits};
+use crate::types::Pushback;
 
 /// What all connections share.
 pub(super) struct Shared {
@@ -40,6 +41,11 @@ impl Shared {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         let serving = Serving::new(threads as u64, options.delivery_percent);
         Shared { broker, options, pool, serving, address }
+    }
+
+    /// A place for a connection, of the quotas of its address.
+    pub(super) fn arrive(&self, ip: IpAddr) -> Result<Place, Pushback> {
+        self.broker.arrive(ip)
     }
 
     fn frame_limits(&self) -> FrameLimits {

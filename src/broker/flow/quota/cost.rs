@@ -41,6 +41,16 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Nothing at all.
+    pub const NONE: Cost = Cost {
+        direction: Direction::Produce,
+        bytes: 0,
+        records: 0,
+        requests: 0,
+        connections: 0,
+        partitions: 0,
+    };
+
     /// How much of `resource` this is; 0 for levels, which are held and not charged.
     pub fn of(&self, resource: Resource) -> u64 {
         use Direction::{Fetch, Produce};

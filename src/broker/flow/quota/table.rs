@@ -5,6 +5,8 @@
 //!   client id of the principal, which replaces it); prefix of topics, topic, principal x topic;
 //!   prefix of groups, group. An address, a principal and a client id have a prefix level too.
 //! - A prefix is one limit for all its names together; of several the longest applies.
+//! - Connections of an address, and their rate, are counted as they come: before anything is said,
+//!   so that silence is no way in.
 //! - Otherwise the record of the name applies, else `<default>`, to each name by itself.
 //! - Pairs have one level: the record that is most specific in the principal, then in the rest.
 
@@ -28,9 +30,11 @@ pub struct Subject<'a> {
     pub scope: Scope<'a>,
 }
 
-/// Levels that are charged together. No level is in two scopes, but for the broker's stored bytes.
+/// Levels that are charged together. No limit is in two scopes.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
+    /// What is known of a connection before it says anything: its address.
+    Address,
     /// What the header of a request tells: broker, address, principal, client id.
     Connection,
     /// What its body tells: the topic.
@@ -80,6 +84,10 @@ impl QuotaTable {
         let mut path = Vec::new();
         let client = || (subject.client.to_owned(), self.client_weight(subject));
         match subject.scope {
+            Scope::Address => {
+                let ip = subject.ip.to_canonical().to_string();
+                self.named(QuotaEntity::Ip, &ip, None, &mut path);
+            }
             Scope::Connection => {
                 path.extend(self.step(QuotaEntity::Broker, QuotaEntity::Broker, Some(client())));
                 let ip = subject.ip.to_canonical().to_string();

@@ -66,7 +66,10 @@ fn without_a_quota_a_chain_is_empty() {
 fn connections_that_were_there_before_the_quota_count() {
     let tree = Arc::new(tree(&[]));
     let who = |client| Identity::anonymous(client, [10, 0, 0, 7].into());
-    let connect = |client| tree.connect(&who(client), ms(0));
+    let connect = |client| {
+        let place = tree.arrive([10, 0, 0, 7].into(), ms(0))?;
+        place.greet(&who(client), ms(0)).map(|()| place)
+    };
     let first = connect("shop").expect("no quota");
     let (_second, _other) = (connect("shop").expect("no quota"), connect("other").expect("none"));
     tree.replace(table(&[("client/shop", &[("connections", "2")])]), ms(0));
@@ -80,6 +83,29 @@ fn connections_that_were_there_before_the_quota_count() {
     tree.replace(table(&[("client/other", &[("connections", "1")])]), ms(0));
     connect("other").expect_err("one was there");
     let _fourth = connect("shop").expect("no quota any more");
+}
+
+#[test]
+fn an_address_is_counted_before_its_connections_say_anything() {
+    let tree = Arc::new(tree(&[
+        ("ip/10.*", &[("connections", "2")]),
+        ("ip/10.0.0.7", &[("connection_rate", "3")]),
+        ("client/shop", &[("connections", "1")]),
+    ]));
+    let arrive = |last| tree.arrive([10, 0, 0, last].into(), ms(0));
+    let (silent, _other) = (arrive(7).expect("the first"), arrive(8).expect("the second"));
+    let told = arrive(9).expect_err("a third").pushback();
+    assert_eq!((told.code, told.limit_id.as_str()), (PushbackCode::ConnLimit, "quota:ip/10.*"));
+    silent.greet(&Identity::anonymous("shop", [10, 0, 0, 7].into()), ms(0)).expect("still one");
+    assert_eq!(used(&tree, "ip/10.*", Resource::Connections).used, 2, "each is counted once");
+    assert_eq!(used(&tree, "client/shop", Resource::Connections).used, 1);
+    let _elsewhere = tree.arrive([11, 0, 0, 1].into(), ms(0)).expect("another address");
+    drop(silent);
+    for _ in 0..2 {
+        drop(arrive(7).expect("a place was given up"));
+    }
+    let told = arrive(7).expect_err("three came within a second").pushback();
+    assert!(told.retry_after_ms > 0, "{told}");
 }
 
 #[test]

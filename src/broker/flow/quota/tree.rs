@@ -270,9 +270,12 @@ impl QuotaTree {
 }
 
 /// Stored bytes are the topic's to hold, whoever's limit they are; everything else of the broker's
-/// was charged with the connection.
+/// was charged with the connection. Of an address, connections were charged as they came.
 fn is_in_scope(entity: &QuotaEntity, resource: Resource, scope: Scope<'_>) -> bool {
+    let comes = matches!(resource, Resource::Connections | Resource::ConnectionRate);
     match (entity, scope) {
+        (QuotaEntity::Ip(_), Scope::Address) => comes,
+        (QuotaEntity::Ip(_), _) => !comes,
         (QuotaEntity::Broker, Scope::Topic(_)) => resource == Resource::StorageBytes,
         (QuotaEntity::Broker, _) => resource != Resource::StorageBytes,
         _ => true,
