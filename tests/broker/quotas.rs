@@ -74,6 +74,38 @@ fn a_spent_rate_is_refused_by_name_and_without_effects() {
 }
 
 #[test]
+fn what_a_quota_lets_through_only_after_the_deadline_is_refused_as_too_late() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, "orders").await;
+        set(&broker, "client/shop", "produce_bytes", "1").await;
+        let shop = connect(&broker, "shop");
+        send(&broker, &shop, &topic, BURST).await.expect("the burst, and a debt");
+        let refused = |seconds| {
+            let mut late = request(&topic, 0, large_batch(10));
+            (late.connection, late.deadline) =
+                (Some(shop.clone()), Some(Duration::from_secs(seconds)));
+            async {
+                match broker.produce_and_wait(late).await {
+                    Err(ProduceError::Pushback(told)) => told,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let told = refused(60).await;
+        assert_eq!(
+            (told.code, told.severity),
+            (PushbackCode::DeadlineUnmeetable, Severity::Reject)
+        );
+        assert_eq!((&*told.limit_id, told.effects), ("quota:client/shop", Effects::None));
+        assert_eq!((told.limit, &*told.unit), (60_000, "ms"));
+        assert!(told.observed > 100_000_000 && told.observed == u64::from(told.retry_after_ms));
+        let told = refused(10_000_000).await;
+        assert_eq!((told.code, told.severity), (PushbackCode::ThrottledRate, Severity::Hold));
+    });
+}
+
+#[test]
 fn an_edit_counts_at_once_on_connections_that_are_open() {
     run(async {
         let broker = World::new().open().await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{
     BacklogHold, Charged, ConnectionFlow, Enforcement, Flow, Full, HeaderTicket, Level,
     PartitionFlow, Permit, Room, Seat, Settled, Side, Standing, TopicFlow, TopicRoom, TopicRules,
-    Within, WriterGauge, busy, retry_after_ms,
+    Within, WriterGauge, busy, in_time, retry_after_ms,
 };
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
@@ -113,7 +113,8 @@ impl Flow {
         Ok(ticket)
     }
 
-    /// Refuses what could not be answered in time, so that nobody waits for nothing.
+    /// Refuses what could not be answered in time, so that nobody waits for nothing. So does a quota
+    /// that refuses for longer.
     fn check_deadline(&self, ask: &Ask<'_>) -> Result<(), Pushback> {
         let Some(deadline) = ask.deadline else { return Ok(()) };
         let Some(gauge) = self.writers.get(ask.partition.writer) else { return Ok(()) };
@@ -215,7 +216,7 @@ impl Flow {
                 self.would_refuse.increment();
                 Ok(None)
             }
-            charged => charged.map_err(|refusal| refusal.pushback()),
+            charged => charged.map_err(|refusal| in_time(refusal.pushback(), ask.deadline)),
         }
     }
 

@@ -76,7 +76,7 @@ pub use publisher::{
 };
 pub use quota::{
     Chain, Cost, Direction, LevelHold, Place, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree,
-    Scope, Subject,
+    Scope, Subject, in_time,
 };
 pub use reads::{ColdReads, ReadOptions, ReadPath, ReadShare};
 pub use registry::Registry;

@@ -11,7 +11,7 @@ use super::error::{ProduceRefusal, invalid, no_topic};
 use super::link::Link;
 use crate::broker::flow::{
     AfterViolation, BacklogClaim, Cause, ConnectionFlow, Grant, HeaderTicket, Numbers, Party,
-    PublisherGrant, Standing, Violation, Wake,
+    PublisherGrant, Standing, Violation, Wake, in_time,
 };
 use crate::broker::{ProduceDone, ProduceError, ProduceRequest, Produced, Topic};
 use crate::protocol::native::{
@@ -235,17 +235,19 @@ pub(super) fn produce(link: &Arc<Link>, publishers: &mut Publishers, frame: Fram
         since: now,
         _underway: link.in_flight.begin(),
     }));
+    let deadline = Duration::from_millis(u64::from(request.deadline_ms));
+    let deadline = Some(deadline).filter(|deadline| !deadline.is_zero());
+    let refusal = refusal.map(|refusal| in_time(refusal, deadline));
     let refusal = violation.map(|violation| violation.pushback).or(refusal);
     if let Some(pushback) = refusal {
         return Box::new(ack).done(Err(ProduceError::Pushback(pushback)));
     }
-    let deadline = Duration::from_millis(u64::from(request.deadline_ms));
     let request = ProduceRequest {
         topic: request.topic,
         partition: request.partition,
         batch: frame.data,
         acks: request.acks,
-        deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
+        deadline,
         connection: link.flow().cloned(),
         class,
         standing,

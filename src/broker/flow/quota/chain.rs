@@ -14,7 +14,7 @@ use super::limit::Limit;
 use super::members::Member;
 use super::{Cost, Direction};
 use crate::broker::flow::{CauseId, UNLIMITED};
-use crate::types::{Class, Pushback, PushbackCode, PushbackScope, QuotaEntity, Resource};
+use crate::types::{Class, Pushback, PushbackCode, PushbackScope, QuotaEntity, Resource, Severity};
 
 /// Limits, general before specific.
 #[derive(Debug)]
@@ -187,6 +187,25 @@ impl fmt::Debug for QuotaRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}: {:?}", self.limit.resource().name(), self.limit.entity(), self.wait)
     }
+}
+
+/// A refusal as its sender is told it that waits so long for an answer: whose quota lets nothing through
+/// before the deadline need not wait for it.
+pub fn in_time(refusal: Pushback, deadline: Option<Duration>) -> Pushback {
+    let Some(deadline) = deadline.filter(|_| refusal.code == PushbackCode::ThrottledRate) else {
+        return refusal;
+    };
+    let wait = Duration::from_millis(u64::from(refusal.retry_after_ms));
+    if wait.is_zero() || wait < deadline {
+        return refusal;
+    }
+    let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    let late = Pushback {
+        code: PushbackCode::DeadlineUnmeetable,
+        severity: Severity::Reject,
+        ..refusal.clone()
+    };
+    late.met(u64::from(refusal.retry_after_ms), millis, "ms")
 }
 
 fn code(resource: Resource) -> PushbackCode {

@@ -17,7 +17,7 @@ mod table;
 mod tests;
 mod tree;
 
-pub use chain::{Chain, LevelHold, QuotaRefusal};
+pub use chain::{Chain, LevelHold, QuotaRefusal, in_time};
 pub use cost::{Cost, Direction};
 pub use places::Place;
 pub use table::{QuotaTable, Scope, Subject};
