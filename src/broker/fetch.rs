@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::core::{Core, Phase};
 use super::error::FetchError;
 use super::facade::Broker;
-use super::flow::{Cause, ConnectionFlow, FetchPermit};
-use super::read::{Reads, execute};
+use super::flow::{Cause, ConnectionFlow, FetchPermit, Reading};
+use super::read::{Reads, execute, reading};
 use super::request::{FetchPartition, FetchRequest, FetchResponse, Fetched, FetchedPartition};
 use super::topic::PartitionHandle;
 use crate::types::Offset;
@@ -57,7 +57,8 @@ impl Broker {
         let mut phase = core.phase.subscribe();
         let on_the_way = reader(core, &request).on_the_way();
         let slice = u64::from(request.max_bytes.min(SLICE_BYTES));
-        let mut permit = first_bytes(core, &request);
+        let reading = || reading_of(&request, &handles);
+        let mut permit = first_bytes(core, &request, &reading);
         let plans = loop {
             let plans = plan(core, &request, &handles, permit);
             let waits = !plans.ready && Instant::now() < deadline;
@@ -66,7 +67,7 @@ impl Broker {
             }
             if plans.permit.bytes() == 0 && request.max_bytes > 0 {
                 permit = tokio::select! {
-                    first = core.flow.reads.pool.turn(slice, on_the_way) => first,
+                    first = core.flow.reads.pool.turn(slice, on_the_way, &reading) => first,
                     _ = phase.changed() => plans.permit,
                     () = sleep_until(deadline) => plans.permit,
                 };
@@ -81,7 +82,7 @@ impl Broker {
                 () = sleep(quota_wait.unwrap_or_default()), if quota_wait.is_some() => {}
                 () = sleep_until(deadline) => {}
             }
-            permit = first_bytes(core, &request);
+            permit = first_bytes(core, &request, &reading);
         };
         answer(core, request, plans).await
     }
@@ -95,13 +96,29 @@ fn resolve(core: &Core, partitions: &[FetchPartition]) -> Handles {
     partitions.iter().map(handle).collect()
 }
 
-/// What a pass may read at once: something in any case for whoever has nothing on the way.
-fn first_bytes(core: &Core, request: &FetchRequest) -> FetchPermit {
+/// What a pass may read at once: something in any case for whoever has nothing on the way, and what
+/// is kept for the tail for whoever reads that.
+fn first_bytes(core: &Core, request: &FetchRequest, reading: &impl Fn() -> Reading) -> FetchPermit {
     let (pool, wanted) = (&core.flow.reads.pool, u64::from(request.max_bytes.min(SLICE_BYTES)));
     let permit = pool.take(wanted);
-    let alone =
-        (permit.bytes() == 0).then(|| pool.alone(wanted, reader(core, request).on_the_way()));
-    alone.flatten().unwrap_or(permit)
+    if permit.bytes() > 0 || wanted == 0 {
+        return permit;
+    }
+    match pool.alone(wanted, reader(core, request).on_the_way()) {
+        Some(alone) => alone,
+        None if reading() == Reading::Tail => pool.take_kept(wanted),
+        None => permit,
+    }
+}
+
+/// A request reads the tail when it does so in every partition.
+fn reading_of(request: &FetchRequest, handles: &Handles) -> Reading {
+    let tail = |(at, handle): (&FetchPartition, &Result<Arc<PartitionHandle>, FetchError>)| {
+        let log = handle.as_ref().ok().and_then(|handle| handle.log().ok());
+        log.is_none_or(|log| reading(log, at.from) == Reading::Tail)
+    };
+    let all = request.partitions.iter().zip(handles).all(tail);
+    if all { Reading::Tail } else { Reading::Earlier }
 }
 
 /// Bytes that are read for whoever has nothing on the way, however much others have.

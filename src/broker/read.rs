@@ -4,13 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::FetchError;
-use super::flow::{ColdReads, FetchPermit, ReadPath};
+use super::flow::{ColdReads, FetchPermit, ReadPath, Reading};
 use super::request::{Fetched, ReadMode};
 use crate::storage::{Partition, ReadError, ReadPlan, ReadRequest};
 use crate::types::Offset;
 
 /// Most that is read from the disk before others get their turn at it.
 const COLD_SLICE_BYTES: usize = 1 << 20;
+
+/// No more than so many bytes before the end are its tail: two parts of a push, as a rule.
+const TAIL_BYTES: usize = 256 << 10;
+
+/// Whether somebody that reads from `from` on reads the tail: what is there is little, and known
+/// without reading.
+pub(super) fn reading(log: &Partition, from: Offset) -> Reading {
+    let mut reads = Reads::new(log, from);
+    let reaches = reads.plan(TAIL_BYTES).is_ok() && !reads.cold && reads.next >= reads.high;
+    if reaches { Reading::Tail } else { Reading::Earlier }
+}
 
 /// Consecutive plans in one partition, one per segment that is touched.
 pub(super) struct Reads {

@@ -10,9 +10,10 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
 use super::flow::{
-    BacklogClaim, ConnectionFlow, FetchPermit, Offer, PartitionFlow, Past, TopicFlow, TopicRules,
+    BacklogClaim, ConnectionFlow, FetchPermit, Offer, PartitionFlow, Past, Reading, TopicFlow,
+    TopicRules,
 };
-use super::read::{Reads, execute};
+use super::read::{Reads, execute, reading};
 use super::request::{Fetched, ReadMode};
 use crate::storage::Partition;
 use crate::types::{
@@ -214,10 +215,16 @@ impl PartitionHandle {
         self.read_with(&mut permit, from, max_bytes, mode).await
     }
 
-    /// Bytes of the pool of what is read, for [`PartitionHandle::read_with`]; to be held until they
-    /// were sent to the `connection`.
-    pub async fn permit(&self, bytes: usize, connection: &ConnectionFlow) -> FetchPermit {
-        self.flow.reads.pool.turn(bytes as u64, connection.on_the_way()).await
+    /// Bytes of the pool of what is read, for [`PartitionHandle::read_with`] from `from` on; to be
+    /// held until they were sent to the `connection`.
+    pub async fn permit(
+        &self,
+        from: Offset,
+        bytes: usize,
+        connection: &ConnectionFlow,
+    ) -> FetchPermit {
+        let reading = || self.log().map_or(Reading::Earlier, |log| reading(log, from));
+        self.flow.reads.pool.turn(bytes as u64, connection.on_the_way(), reading).await
     }
 
     /// [`PartitionHandle::read`] with bytes that the caller took before.

@@ -4,8 +4,11 @@
 //! and nobody is woken in vain. As every reader asks for one slice at a time, the line is a round robin
 //! over readers.
 //!
+//! A tenth is kept for reads of the tail: whoever only has to follow what is written is not behind
+//! those that catch up, however many they are and however slowly they take what they asked for.
+//!
 //! # Invariants
-//! `used <= limit`, but for what was overdrawn: a first batch may be larger than what was asked for,
+//! `used <= limit`, and `used <= limit - kept` without reads of the tail, but for what was overdrawn: a first batch may be larger than what was asked for,
 //! and a connection that has nothing on its way is not kept waiting by those that do not read. What is
 //! overdrawn is paid back before anybody gets more.
 
@@ -16,6 +19,8 @@ use tokio::sync::{Notify, Semaphore};
 
 /// The pool counts in units of so many bytes.
 const UNIT_BYTES: u64 = 1 << 10;
+/// Of so many parts one is kept for reads of the tail: they are small, and their readers many.
+const KEPT_PART: usize = 10;
 
 /// The pool. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,8 +28,12 @@ pub struct FetchPool(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    units: usize,
+    /// Units of `room` and of `kept`.
+    room_units: usize,
+    kept_units: usize,
     room: Semaphore,
+    /// For reads of the tail.
+    kept: Semaphore,
     /// Units that are held and were not there.
     overdrawn: AtomicUsize,
 }
@@ -35,9 +44,20 @@ struct State {
 pub struct FetchPermit {
     pool: FetchPool,
     units: usize,
+    /// Of what is kept for reads of the tail.
+    kept: usize,
     bytes: u64,
     /// Dropped with it.
     entered: Option<Entered>,
+}
+
+/// What somebody reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Not much more than what was written last: what is kept for that is open to it.
+    Tail,
+    /// What was written before.
+    Earlier,
 }
 
 /// What was read for one connection and is not sent yet. Cheap to clone.
@@ -84,41 +104,68 @@ impl FetchPool {
     /// A pool of `limit` bytes.
     pub fn new(limit: u64) -> FetchPool {
         let units = units(limit).clamp(1, Semaphore::MAX_PERMITS);
-        let (room, overdrawn) = (Semaphore::new(units), AtomicUsize::new(0));
-        FetchPool(Arc::new(State { units, room, overdrawn }))
+        let kept_units = units / KEPT_PART;
+        let room_units = units - kept_units;
+        let (room, kept) = (Semaphore::new(room_units), Semaphore::new(kept_units));
+        let overdrawn = AtomicUsize::new(0);
+        FetchPool(Arc::new(State { room_units, kept_units, room, kept, overdrawn }))
     }
 
     /// Takes up to `wanted` bytes; fewer, perhaps 0, when the pool is short.
     pub fn take(&self, wanted: u64) -> FetchPermit {
-        self.permit(self.try_take(units(wanted)), wanted)
+        self.permit(try_take(&self.0.room, units(wanted)), wanted)
     }
 
-    /// Takes `wanted` bytes, all of the pool at most, once everybody who asked before has got his.
+    /// Takes up to `wanted` bytes of what is kept for reads of the tail; fewer, perhaps 0, when that
+    /// is short.
+    pub fn take_kept(&self, wanted: u64) -> FetchPermit {
+        self.kept_permit(try_take(&self.0.kept, units(wanted)), wanted)
+    }
+
+    /// Takes `wanted` bytes, all there are for everybody at most, once everybody who asked before has got his.
     pub async fn wait(&self, wanted: u64) -> FetchPermit {
-        let units = units(wanted).clamp(1, self.0.units);
+        let units = units(wanted).clamp(1, self.0.room_units);
         if let Ok(permit) = self.0.room.acquire_many(narrow(units)).await {
             permit.forget();
         } // else: never closed
         self.permit(units, wanted)
     }
 
+    /// The same of what is kept for reads of the tail; never when nothing is.
+    async fn wait_kept(&self, wanted: u64) -> FetchPermit {
+        let units = units(wanted).clamp(1, self.0.kept_units.max(1));
+        if let Ok(permit) = self.0.kept.acquire_many(narrow(units)).await {
+            permit.forget();
+        } // else: never closed
+        self.kept_permit(units, wanted)
+    }
+
     /// Takes `wanted` bytes for a connection: in its turn, or as soon as it has nothing on the way.
-    /// So those that do not read what they asked for hold up nobody but themselves.
-    pub async fn turn(&self, wanted: u64, on_the_way: &OnTheWay) -> FetchPermit {
+    /// So those that do not read what they asked for hold up nobody but themselves. Who has to wait is
+    /// asked what it reads: there may be fewer bytes for the tail, at once.
+    pub async fn turn(
+        &self,
+        wanted: u64,
+        on_the_way: &OnTheWay,
+        reading: impl Fn() -> Reading,
+    ) -> FetchPermit {
         let mut line = std::pin::pin!(self.wait(wanted));
-        loop {
+        let mut kept = std::pin::pin!(self.wait_kept(wanted));
+        let mut asked = None;
+        let mut permit = loop {
             if let Some(permit) = self.alone(wanted, on_the_way) {
                 return permit;
             }
             tokio::select! {
                 biased;
-                mut permit = &mut line => {
-                    permit.entered = Some(on_the_way.enter());
-                    return permit;
-                }
+                permit = &mut line => break permit,
+                permit = &mut kept, if asked == Some(Reading::Tail) => break permit,
                 () = on_the_way.0.none.notified() => {}
+                () = std::future::ready(()), if asked.is_none() => asked = Some(reading()),
             }
-        }
+        };
+        permit.entered = Some(on_the_way.enter());
+        permit
     }
 
     /// Takes `wanted` bytes at once when a connection has nothing on the way.
@@ -138,31 +185,26 @@ impl FetchPool {
 
     /// Bytes in use.
     pub fn used(&self) -> u64 {
-        let free = self.0.room.available_permits().min(self.0.units);
-        bytes(self.0.units - free + self.0.overdrawn.load(Ordering::Relaxed))
+        let State { room_units, kept_units, room, kept, overdrawn } = self.0.as_ref();
+        let free = room.available_permits().min(*room_units);
+        let free_kept = kept.available_permits().min(*kept_units);
+        let taken = (room_units - free) + (kept_units - free_kept);
+        bytes(taken + overdrawn.load(Ordering::Relaxed))
     }
 
     /// Bytes there are.
     pub fn limit(&self) -> u64 {
-        bytes(self.0.units)
+        bytes(self.0.room_units + self.0.kept_units)
     }
 
     fn permit(&self, units: usize, wanted: u64) -> FetchPermit {
         let bytes = wanted.min(bytes(units));
-        FetchPermit { pool: self.clone(), units, bytes, entered: None }
+        FetchPermit { pool: self.clone(), units, kept: 0, bytes, entered: None }
     }
 
-    fn try_take(&self, wanted: usize) -> usize {
-        loop {
-            let units = wanted.min(self.0.room.available_permits());
-            if units == 0 {
-                return 0;
-            }
-            if let Ok(permit) = self.0.room.try_acquire_many(narrow(units)) {
-                permit.forget();
-                return units;
-            } // somebody else was faster: what is left now?
-        }
+    fn kept_permit(&self, kept: usize, wanted: u64) -> FetchPermit {
+        let bytes = wanted.min(bytes(kept));
+        FetchPermit { pool: self.clone(), units: 0, kept, bytes, entered: None }
     }
 
     fn give(&self, units: usize) {
@@ -189,31 +231,57 @@ impl FetchPermit {
 
     /// Takes more, up to `wanted` in all, as far as there is.
     pub fn top_up(&mut self, wanted: u64) {
-        let missing = units(wanted).saturating_sub(self.units);
-        self.units += self.pool.try_take(missing);
-        self.bytes = self.bytes.max(wanted.min(bytes(self.units)));
+        let missing = units(wanted).saturating_sub(self.units + self.kept);
+        self.units += try_take(&self.pool.0.room, missing);
+        self.bytes = self.bytes.max(wanted.min(bytes(self.units + self.kept)));
     }
 
     /// Keeps what is really used. A first batch may be larger than what was taken; the excess is
     /// overdrawn.
     pub fn resize(&mut self, bytes: u64) {
         let wanted = units(bytes);
-        if wanted < self.units {
-            self.pool.give(self.units - wanted);
+        let excess = (self.units + self.kept).saturating_sub(wanted);
+        if excess > 0 {
+            self.give(excess);
         } else {
-            let missing = wanted - self.units;
-            let owed = missing - self.pool.try_take(missing);
+            let missing = wanted - self.units - self.kept;
+            let owed = missing - try_take(&self.pool.0.room, missing);
             self.pool.0.overdrawn.fetch_add(owed, Ordering::AcqRel);
+            self.units += missing;
         }
-        (self.units, self.bytes) = (wanted, bytes);
+        self.bytes = bytes;
+    }
+
+    /// Gives units back, those that are everybody's first.
+    fn give(&mut self, units: usize) {
+        let of_all = units.min(self.units);
+        let kept = (units - of_all).min(self.kept);
+        (self.units, self.kept) = (self.units - of_all, self.kept - kept);
+        if of_all > 0 {
+            self.pool.give(of_all);
+        }
+        if kept > 0 {
+            self.pool.0.kept.add_permits(kept);
+        }
     }
 }
 
 impl Drop for FetchPermit {
     fn drop(&mut self) {
-        if self.units > 0 {
-            self.pool.give(self.units);
+        self.give(self.units + self.kept);
+    }
+}
+
+fn try_take(room: &Semaphore, wanted: usize) -> usize {
+    loop {
+        let units = wanted.min(room.available_permits());
+        if units == 0 {
+            return 0;
         }
+        if let Ok(permit) = room.try_acquire_many(narrow(units)) {
+            permit.forget();
+            return units;
+        } // somebody else was faster: what is left now?
     }
 }
 
@@ -240,9 +308,18 @@ mod tests {
 
     const KIB: u64 = 1 << 10;
 
+    /// A pool with 100 KiB for everybody and 11 KiB for the tail.
+    fn pool() -> FetchPool {
+        FetchPool::new(111 * KIB)
+    }
+
+    fn earlier() -> Reading {
+        Reading::Earlier
+    }
+
     #[test]
     fn a_short_pool_gives_what_it_has() {
-        let pool = FetchPool::new(100 * KIB);
+        let pool = pool();
         let mut first = pool.take(80 * KIB);
         let second = pool.take(80 * KIB);
         assert_eq!((second.bytes(), pool.used()), (20 * KIB, 100 * KIB));
@@ -261,7 +338,7 @@ mod tests {
     /// Waits of readers in the order they began, polled by hand.
     #[test]
     fn the_first_in_line_is_served_first_and_alone() {
-        let pool = FetchPool::new(100 * KIB);
+        let pool = pool();
         let all = pool.take(100 * KIB);
         let mut waits: Vec<_> = (0..3).map(|_| Wait::new(pool.wait(60 * KIB))).collect();
         assert!(waits.iter_mut().all(|wait| wait.poll().is_pending()));
@@ -277,9 +354,8 @@ mod tests {
 
     #[test]
     fn whoever_has_nothing_on_the_way_is_not_kept_waiting() {
-        let (pool, one, other) =
-            (FetchPool::new(100 * KIB), OnTheWay::default(), OnTheWay::default());
-        let turn = |on_the_way| pool.turn(60 * KIB, on_the_way);
+        let (pool, one, other) = (pool(), OnTheWay::default(), OnTheWay::default());
+        let turn = |on_the_way| pool.turn(60 * KIB, on_the_way, earlier);
         let Poll::Ready(stalled) = Wait::new(turn(&one)).poll() else { panic!("it is free") };
         let mut second = Wait::new(turn(&one));
         assert!(second.poll().is_pending(), "40 KiB are left, and it has something on the way");
@@ -294,6 +370,33 @@ mod tests {
         let Poll::Ready(second) = second.poll() else { panic!("its turn") };
         drop(second);
         assert_eq!((pool.used(), one.is_empty(), other.is_empty()), (0, true, true));
+    }
+
+    #[test]
+    fn a_replay_does_not_starve_a_reader_of_the_tail() {
+        let (pool, connection) = (pool(), OnTheWay::default());
+        let turn = |wanted, what| Wait::new(pool.turn(wanted, &connection, move || what));
+        // Nothing of the replay is taken by its connection; and more of it is in line.
+        let mut replay = Vec::new();
+        while let Poll::Ready(permit) = turn(25 * KIB, Reading::Earlier).poll() {
+            replay.push(permit);
+        }
+        let mut line: Vec<_> = (0..9).map(|_| turn(25 * KIB, Reading::Earlier)).collect();
+        assert!(line.iter_mut().all(|wait| wait.poll().is_pending()));
+        for _ in 0..100 {
+            let Poll::Ready(tail) = turn(4 * KIB, Reading::Tail).poll() else { panic!("starved") };
+            assert_eq!(tail.bytes(), 4 * KIB);
+        }
+        // It gets no more than is kept; what comes back goes to the tail again.
+        let Poll::Ready(mut most) = turn(25 * KIB, Reading::Tail).poll() else { panic!("kept") };
+        assert_eq!((most.bytes(), pool.used()), (11 * KIB, 111 * KIB));
+        let mut next = turn(4 * KIB, Reading::Tail);
+        assert!(next.poll().is_pending());
+        most.resize(5 * KIB);
+        assert!(next.woken() && matches!(next.poll(), Poll::Ready(_)));
+        assert!(line.iter_mut().all(|wait| wait.poll().is_pending()), "not for the replay");
+        drop((most, replay));
+        assert!(line[0].woken());
     }
 
     /// A future that is polled by hand and says whether it was woken.
@@ -347,6 +450,7 @@ mod tests {
                 match step {
                     0 => held.push(pool.take(size)),
                     1 => held.push(pool.overdraw(size)),
+                    2 if size % 2 == 0 => held.push(pool.take_kept(size)),
                     _ if held.is_empty() => {}
                     2 => drop(held.swap_remove(pick.index(held.len()))),
                     3 => { let at = pick.index(held.len()); held[at].resize(size); }

@@ -59,7 +59,7 @@ pub use disk::{
 pub use events::{Events, Followed};
 pub use facade::{Flow, Opening, PartitionFlow, Surroundings, TopicFlow};
 pub use fair::{Claim, max_min};
-pub use fetch_pool::{FetchPermit, FetchPool, OnTheWay};
+pub use fetch_pool::{FetchPermit, FetchPool, OnTheWay, Reading};
 pub use header::HeaderTicket;
 pub use limit::{
     AtLimit, Measured, Over, TopicEdge, TopicLimit, TopicRoom, TopicRules, TopicWatch,

@@ -95,7 +95,7 @@ async fn push(
     };
     subscription.free(link);
     let Some(flow) = link.flow() else { return Ok(()) }; // nobody subscribes before HELLO
-    let mut permit = std::pin::pin!(subscription.partition.permit(wanted, flow));
+    let mut permit = std::pin::pin!(subscription.partition.permit(turn.from, wanted, flow));
     let pool = tokio::select! {
         biased;
         pool = &mut permit => pool,
