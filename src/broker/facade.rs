@@ -8,7 +8,7 @@ use super::backlog::Backlogs;
 use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
-use super::flow::{ConnectionFlow, Flow, Identity, Opening, Place, PublisherGrant, Wake};
+use super::flow::{ConnectionFlow, Flow, Identity, Place, PublisherGrant, Wake};
 use super::housekeeping::{divide_quotas, note_materialised, tick_flow};
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
@@ -155,9 +155,7 @@ impl Broker {
     ) -> PublisherGrant {
         let flow = self.flow();
         let class = connection.unwrap_or(&flow.embedded).class(class, self.monotonic());
-        let partitions = topic.partitions();
-        let writers = partitions.iter().map(|partition| partition.flow.writer);
-        let grant = flow.open_publisher(Opening::to(class, writers), wake);
+        let grant = flow.open_publisher(topic.opening(class), wake);
         match connection {
             Some(connection) => grant.of(connection.share()),
             None => grant,

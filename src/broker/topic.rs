@@ -10,14 +10,14 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
 use super::flow::{
-    BacklogClaim, ConnectionFlow, FetchPermit, Offer, PartitionFlow, Past, Reading, TopicFlow,
-    TopicRules,
+    BacklogClaim, ConnectionFlow, FetchPermit, Offer, Opening, PartitionFlow, Past, Reading,
+    TopicFlow, TopicRules, WriterMask,
 };
 use super::read::{Reads, execute, reading};
 use super::request::{Fetched, ReadMode};
 use crate::storage::Partition;
 use crate::types::{
-    LeaderEpoch, Offset, PartitionDescription, PartitionHealth, PartitionId, Timestamp,
+    Class, LeaderEpoch, Offset, PartitionDescription, PartitionHealth, PartitionId, Timestamp,
     TopicConfig, TopicId, TopicName, TopicPartition,
 };
 
@@ -26,6 +26,8 @@ pub struct Topic {
     id: TopicId,
     config: ArcSwap<TopicConfig>,
     partitions: ArcSwap<Vec<Arc<PartitionHandle>>>,
+    /// Who appends to them.
+    writers: WriterMask,
     pub(super) flow: Arc<TopicFlow>,
 }
 
@@ -47,9 +49,11 @@ impl Topic {
         let topic = Topic {
             id,
             config: ArcSwap::from_pointee(config),
-            partitions: ArcSwap::from_pointee(partitions),
+            partitions: ArcSwap::default(),
+            writers: WriterMask::default(),
             flow: Arc::new(flow),
         };
+        topic.set_partitions(partitions);
         topic.measure();
         topic
     }
@@ -109,6 +113,12 @@ impl Topic {
         BacklogClaim::new(Arc::clone(&self.flow))
     }
 
+    /// A publisher of all its partitions, those that are added later included.
+    pub(super) fn opening(&self, class: Class) -> Opening {
+        let partitions = u64::from(self.partition_count());
+        Opening { class, writers: self.writers.clone(), partitions }
+    }
+
     pub(super) fn config_now(&self) -> Guard<Arc<TopicConfig>> {
         self.config.load()
     }
@@ -118,6 +128,7 @@ impl Topic {
     }
 
     pub(super) fn set_partitions(&self, partitions: Vec<Arc<PartitionHandle>>) {
+        self.writers.add(partitions.iter().map(|partition| partition.flow.writer));
         self.partitions.store(Arc::new(partitions));
     }
 

@@ -1,14 +1,14 @@
 //! What limits, and what goes on while it does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use stoplog::broker::flow::Identity;
+use stoplog::broker::flow::{Identity, NoWake};
 use stoplog::broker::groups::{Commit, CommitOffset, FetchCommitted};
 use stoplog::broker::{Broker, NewTopic, ProduceError, ShutdownMode, Topic};
 use stoplog::types::{
-    Effects, LeaderEpoch, LimitUse, Offset, PartitionId, Pushback, PushbackCode, PushbackScope,
-    Severity, TopicPartition,
+    Class, Effects, LeaderEpoch, LimitUse, Offset, PartitionId, Pushback, PushbackCode,
+    PushbackScope, Severity, TopicPartition,
 };
 
 use crate::world::{World, batch, config, large_batch, produce, read_all, request, run, until};
@@ -241,6 +241,19 @@ fn a_full_queue_refuses_produce_and_not_commits() {
         // A permit goes back after its answer, on the writer's thread.
         let empty = |limit: &LimitUse| limit.limit == "memory.inflight" && limit.used == 0;
         until("the pool is empty", || broker.pressure().limits.iter().any(empty)).await;
+    });
+}
+
+#[test]
+fn a_publisher_is_of_partitions_that_are_added_later_too() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, "orders", &[]).await;
+        let nobody: Weak<NoWake> = Weak::new();
+        let publisher = broker.open_publisher(&topic, None, Class::Normal, nobody);
+        assert_eq!(publisher.seat().writers().count_ones(), 1, "one partition has one writer");
+        broker.add_partitions(topic.name(), 16).await.unwrap();
+        assert_eq!(publisher.seat().writers().count_ones(), 2, "all that there are");
     });
 }
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::tick::{Ticking, mask};
+use super::tick::Ticking;
 use super::{
     BacklogGate, Cause, ConnectionFlow, ControllerOptions, DiskGauge, DiskOptions, DiskWatch, Edge,
     Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, NoWake, Offer, Parties, Party,
     Pool, Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree,
-    ReadOptions, ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge,
+    ReadOptions, ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge, WriterMask,
 };
 use crate::metrics::Counter;
 use crate::types::{Class, DiskPressure, Entity, EntityKind, TopicName};
@@ -92,12 +92,12 @@ pub struct PartitionFlow {
 }
 
 /// A publisher that opens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Opening {
     /// Its class.
     pub class: Class,
-    /// One bit for each log writer it may write to; [`Opening::to`] makes it.
-    pub writers: u64,
+    /// Log writers it may write to.
+    pub writers: WriterMask,
     /// Partitions it may write to.
     pub partitions: u64,
 }
@@ -238,12 +238,9 @@ fn controller_options(options: &FlowOptions, pool_bytes: u64) -> ControllerOptio
 impl Opening {
     /// A publisher of partitions that these log writers append to.
     pub fn to(class: Class, writers: impl IntoIterator<Item = usize>) -> Opening {
-        let none = Opening { class, writers: 0, partitions: 0 };
-        writers.into_iter().fold(none, |so_far, writer| Opening {
-            writers: so_far.writers | mask(writer),
-            partitions: so_far.partitions + 1,
-            class,
-        })
+        let (mask, mut partitions) = (WriterMask::default(), 0);
+        mask.add(writers.into_iter().inspect(|_| partitions += 1));
+        Opening { class, writers: mask, partitions }
     }
 }
 

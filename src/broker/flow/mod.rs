@@ -72,7 +72,7 @@ pub use pool::{ConnectionShare, Permit, Pool, Reserved, Share};
 pub use pressure::{Pressure, PressureOptions, States};
 pub use publisher::{
     AfterViolation, Claimant, Divider, Grant, GrantOptions, NoWake, Offer, PublisherGrant, Scratch,
-    Seat, Seats, Standing, Violation, Wake,
+    Seat, Seats, Standing, Violation, Wake, WriterMask,
 };
 pub use quota::{
     Chain, Cost, Direction, LevelHold, Place, QuotaOptions, QuotaRefusal, QuotaTable, QuotaTree,

@@ -6,6 +6,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::publisher::mask;
 use super::{
     Controller, ControllerOptions, Demand, Enforcement, Flow, Interval, Load, Scratch, Verdict,
     Wake, WriterGauge,
@@ -77,9 +78,4 @@ impl Flow {
     pub fn verdicts(&self) -> Vec<Verdict> {
         self.ticking.lock().unwrap_or_else(PoisonError::into_inner).verdicts.clone()
     }
-}
-
-/// The bit of a writer in the mask of a seat; those beyond 64 share the places.
-pub(super) fn mask(writer: usize) -> u64 {
-    1 << (writer % 64)
 }

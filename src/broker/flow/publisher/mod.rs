@@ -13,5 +13,6 @@ mod seats;
 mod shares;
 
 pub use grant::{AfterViolation, Grant, GrantOptions, Offer, PublisherGrant, Standing, Violation};
-pub use seats::{NoWake, Scratch, Seat, Seats, Wake};
+pub(super) use seats::mask;
+pub use seats::{NoWake, Scratch, Seat, Seats, Wake, WriterMask};
 pub use shares::{Claimant, Divider};

@@ -40,10 +40,39 @@ impl Wake for NoWake {
     fn offer_changed(&self, _now: Duration) {}
 }
 
+/// Which log writers append to the partitions of a topic: one bit for each, those beyond 64 share the
+/// places. Clones are one: partitions that are added later count for publishers that are open.
+#[derive(Clone, Debug, Default)]
+pub struct WriterMask(Arc<AtomicU64>);
+
+impl WriterMask {
+    /// The bits.
+    pub fn bits(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// These writers append too.
+    pub fn add(&self, writers: impl IntoIterator<Item = usize>) {
+        let bits = writers.into_iter().fold(0, |bits, writer| bits | mask(writer));
+        self.0.fetch_or(bits, Ordering::Relaxed);
+    }
+}
+
+impl From<u64> for WriterMask {
+    fn from(bits: u64) -> WriterMask {
+        WriterMask(Arc::new(AtomicU64::new(bits)))
+    }
+}
+
+/// The bit of a writer.
+pub(in crate::broker::flow) fn mask(writer: usize) -> u64 {
+    1 << (writer % 64)
+}
+
 /// One publisher's place; given up by dropping it.
 pub struct Seat {
     class: Class,
-    writers: u64,
+    writers: WriterMask,
     first: u64,
     outstanding: AtomicU64,
     /// Most that was outstanding since the last tick, and lately.
@@ -64,7 +93,7 @@ impl Seat {
 
     /// One bit for each log writer it writes to.
     pub fn writers(&self) -> u64 {
-        self.writers
+        self.writers.bits()
     }
 
     /// The most its first window may be: small when there are many, so that all of them together
@@ -200,7 +229,13 @@ impl Seats {
     }
 
     /// A place for a new publisher that writes to the `writers` of the mask.
-    pub fn open(&self, class: Class, writers: u64, wake: Weak<dyn Wake>) -> Arc<Seat> {
+    pub fn open(
+        &self,
+        class: Class,
+        writers: impl Into<WriterMask>,
+        wake: Weak<dyn Wake>,
+    ) -> Arc<Seat> {
+        let writers = writers.into();
         let mut open = self.lock();
         let first = self.first_bytes(open.seats.len() + 1);
         let share = open.even_share(open.seats.len() + 1);
@@ -227,7 +262,7 @@ impl Seats {
 
     /// Whether anybody waits at one of the `writers` of the mask.
     pub fn anyone_waits(&self, writers: u64, now: Duration) -> bool {
-        let waits = |seat: Arc<Seat>| seat.waits(now) && seat.writers & writers != 0;
+        let waits = |seat: Arc<Seat>| seat.waits(now) && seat.writers() & writers != 0;
         self.lock().seats.iter().filter_map(Weak::upgrade).any(waits)
     }
 
@@ -259,7 +294,7 @@ impl Seats {
         open.seats.retain(|seat| {
             let Some(seat) = seat.upgrade() else { return false };
             if seat.active(now_ms) {
-                let (class, writers) = (seat.class, seat.writers);
+                let (class, writers) = (seat.class, seat.writers());
                 scratch.claimants.push(Claimant { class, writers, want: seat.want(now) });
                 scratch.active.push(seat);
             } else {
