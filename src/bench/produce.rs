@@ -15,7 +15,7 @@ use crate::client::{
 };
 use crate::env::{Clock, SystemClock};
 use crate::record::{BatchBuilder, BuilderOptions, RecordRef};
-use crate::types::{ErrorKind, PartitionId};
+use crate::types::{Class, ErrorKind, PartitionId};
 
 /// Runs the workload against a server whose topic exists.
 pub async fn produce(target: &Target, options: &WorkloadOptions) -> Result<Report, BenchError> {
@@ -128,7 +128,7 @@ type Sent = (Duration, Result<Delivered, ClientError>);
 impl Lane {
     async fn run_prebuilt(self, client: Client) -> Result<Outcome, BenchError> {
         let options = &self.load.options;
-        let sender = client.batch_sender(&options.topic.parse()?).await?;
+        let sender = client.batch_sender(&options.topic.parse()?, Class::Normal).await?;
         let lanes = options.connections.max(1) as f64;
         let per_lane = |rate: f64| rate / self.load.records_per_batch as f64 / lanes;
         match options.rate.and_then(|rate| Pace::new(per_lane(rate))) {

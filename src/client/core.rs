@@ -17,7 +17,9 @@ use super::{
 use crate::env::{Clock, SystemClock, SystemRng};
 use crate::protocol::native::metadata::{self, TopicSelector};
 use crate::protocol::native::{BufferPool, Call, ErrorAnswer};
-use crate::types::{CompressionHint, ErrorCode, PartitionId, TimestampType, TopicId, TopicName};
+use crate::types::{
+    Class, CompressionHint, ErrorCode, PartitionId, TimestampType, TopicId, TopicName,
+};
 
 /// What a client knows of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,10 +100,14 @@ impl Client {
     }
 
     /// A sender of batches that were built before, to one topic: no records, no retries, no
-    /// sequence numbers.
-    pub async fn batch_sender(&self, topic: &TopicName) -> Result<BatchSender, ClientError> {
+    /// sequence numbers. Quotas may lower its class.
+    pub async fn batch_sender(
+        &self,
+        topic: &TopicName,
+        class: Class,
+    ) -> Result<BatchSender, ClientError> {
         let topic = self.core.topic(topic).await?;
-        BatchSender::open(Arc::clone(&self.core), topic).await
+        BatchSender::open(Arc::clone(&self.core), topic, class).await
     }
 
     /// The same without grants: it sends whatever it is given, and the broker refuses what is too much.

@@ -8,7 +8,9 @@ use stoplog::client::{
     ProducerOptions, TrySendError, partition_for_key,
 };
 use stoplog::record::{BatchBuilder, BuilderOptions, Compression, RecordRef};
-use stoplog::types::{Acks, DurabilityLevel, Effects, ErrorCode, ErrorKind, Offset, PartitionId};
+use stoplog::types::{
+    Acks, Class, DurabilityLevel, Effects, ErrorCode, ErrorKind, Offset, PartitionId,
+};
 
 use crate::relay::Relay;
 use crate::world::{World, check_all, connect, number, send, topic, within};
@@ -214,6 +216,33 @@ async fn a_full_buffer_is_a_pushback_for_one_and_a_wait_for_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_limits_a_producer_is_told_as_it_comes_and_goes() {
+    let world = World::start(4).await;
+    let relay = Relay::whole(&world.address).await;
+    let client = connect(&relay.address).await;
+    let producer = client.producer(&topic(), ProducerOptions::default()).await.unwrap();
+    let mut pressure = producer.on_pressure();
+    within(producer.send(NewRecord::value(b"first")).await.unwrap()).await.unwrap();
+    assert_eq!(*pressure.borrow_and_update(), None);
+    // Grants are answers: what may be sent is sent, the rest waits for more.
+    relay.hold_answers(true);
+    let large = vec![7; 60_000];
+    for number in 0..40 {
+        let record =
+            NewRecord { partition: Some(PartitionId(number % 4)), ..NewRecord::value(&large) };
+        drop(producer.send(record).await.unwrap());
+    }
+    let limit = within(pressure.wait_for(Option::is_some)).await.unwrap().clone().unwrap();
+    assert_eq!((limit.limit_id.as_str(), limit.effects), ("grant", Effects::None));
+    relay.hold_answers(false);
+    within(producer.flush()).await.unwrap();
+    within(pressure.wait_for(Option::is_none)).await.unwrap();
+    assert_eq!(producer.limited_by(), None);
+    within(producer.close()).await.unwrap();
+    while within(pressure.changed()).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_linger_that_began_under_an_unanswered_batch_ends_by_itself() {
     let world = World::start(1).await;
     let relay = Relay::whole(&world.address).await;
@@ -285,7 +314,7 @@ async fn every_codec_arrives_and_large_records_pass_the_batch_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_built_before_are_sent_as_they_are() {
     let world = World::start(1).await;
-    let sender = world.client().await.batch_sender(&topic()).await.unwrap();
+    let sender = world.client().await.batch_sender(&topic(), Class::Bulk).await.unwrap();
     let mut builder = BatchBuilder::new(BuilderOptions::default());
     for value in ["0", "1", "2"] {
         let record = RecordRef { value: Some(value.as_bytes()), ..RecordRef::default() };

@@ -12,7 +12,7 @@ use crate::bench::produce::{batch_of, value};
 use crate::bench::{BenchError, Spread, Target};
 use crate::client::{BatchSender, CommitMode, ConsumerOptions, Reading, Run, StopAt};
 use crate::env::{Clock, SystemClock};
-use crate::types::{Acks, Effects, GroupId, PartitionId, Pushback, PushbackCode, TopicName};
+use crate::types::{Acks, Class, Effects, GroupId, PartitionId, Pushback, PushbackCode, TopicName};
 
 const WINDOW: usize = 4;
 /// It is full when nothing was taken for so long.
@@ -28,7 +28,7 @@ pub(super) async fn run(
     let after = fresh_topic(target, "after", 1, &[]).await?;
     let client = target.connect().await?;
     let clock = SystemClock::new();
-    let filled = fill(&client.batch_sender(&filler).await?, &clock).await?;
+    let filled = fill(&client.batch_sender(&filler, Class::Normal).await?, &clock).await?;
     progress(format!(
         "full after {} MB acknowledged and {} refusals ({})",
         filled.bytes / 1_000_000,
@@ -40,7 +40,7 @@ pub(super) async fn run(
     progress(format!("{read} of {} records read, committed: {commits}", filled.records));
     let start = clock.monotonic();
     client.admin().delete_topic(&filler, Run::Really).await?;
-    let sender = client.batch_sender(&after).await?;
+    let sender = client.batch_sender(&after, Class::Normal).await?;
     let (batch, _) = batch_of(&value(1 << 10), 64 << 10)?;
     while let Err(error) = sender.produce_batch(PartitionId(0), batch.clone(), Acks::Durable).await
     {

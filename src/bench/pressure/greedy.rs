@@ -12,7 +12,7 @@ use crate::bench::produce::{batch_of, value};
 use crate::bench::{BenchError, Outcome, Spread, Target};
 use crate::client::{BatchSender, ClientError};
 use crate::env::{Clock, SystemClock};
-use crate::types::{Acks, ErrorKind, PartitionId};
+use crate::types::{Acks, Class, ErrorKind, PartitionId};
 
 /// The pool that the broker is started with.
 pub const POOL_BYTES: u64 = 256 << 20;
@@ -37,7 +37,7 @@ pub(super) async fn run(
         let client = target.connect().await?;
         for _ in 0..PUBLISHERS {
             opened.push(match number % 2 {
-                0 => client.batch_sender(&topic).await?,
+                0 => client.batch_sender(&topic, Class::Normal).await?,
                 _ => client.batch_sender_unlimited(&topic).await?,
             });
         }

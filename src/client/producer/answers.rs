@@ -130,6 +130,7 @@ impl PublisherSink for Notices {
             for lane in 0..state.lanes.len() {
                 state.pump(&shared, lane);
             }
+            shared.work.notify_one(); // what limits is something else now
         }
     }
 
@@ -139,6 +140,7 @@ impl PublisherSink for Notices {
         let until = Instant::now()
             + Duration::from_millis(u64::from(notice.pushback.retry_after_ms.max(1_000)));
         state.pressure = Some((notice.pushback.clone(), until));
+        shared.work.notify_one();
         if notice.pushback.severity == Severity::Slow || notice.pushback.retry_after_ms == 0 {
             return;
         }
@@ -152,8 +154,6 @@ impl PublisherSink for Notices {
                 lane.hold_until = Some(Instant::now() + wait);
             }
         }
-        drop(state);
-        shared.work.notify_one();
     }
 
     fn lost(&self) {

@@ -57,9 +57,10 @@ impl BatchSender {
     pub(in crate::client) async fn open(
         core: Arc<Core>,
         topic: Topic,
+        class: Class,
     ) -> Result<BatchSender, ClientError> {
         let connection = core.connection().await?;
-        let request = publisher_open::Request { topic: topic.id, class: Class::Normal };
+        let request = publisher_open::Request { topic: topic.id, class };
         let publisher = match connection.call(&request, core.options.request_timeout).await {
             Ok(opened) => Some(Arc::new(Guard(Publisher::open(&connection, &opened)))),
             Err(error) if error.code() == ErrorCode::Unsupported => None,

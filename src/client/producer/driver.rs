@@ -45,9 +45,11 @@ pub(super) async fn drive(shared: Arc<Shared>) {
             if state.finished && state.is_idle() {
                 break;
             }
+            shared.tell_limit(state.limited_by(now));
             let waits = say_wanted(&state, now, &mut next_want);
             let lanes = state.next_deadline(shared.options.linger, now);
-            let others = [waits, lanes, links.next()].into_iter().flatten();
+            let holds = state.pressure.as_ref().map(|(_, until)| *until).filter(|at| *at > now);
+            let others = [waits, lanes, links.next(), holds].into_iter().flatten();
             state.driver_wakes = others.fold(next_topic, Instant::min);
             state.driver_wakes
         };
@@ -59,6 +61,7 @@ pub(super) async fn drive(shared: Arc<Shared>) {
             () = tokio::time::sleep_until(deadline.max(now + TICK_MIN)) => {}
         }
     }
+    shared.tell_limit(None);
     close_publisher(&shared);
 }
 

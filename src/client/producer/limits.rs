@@ -17,6 +17,17 @@ impl Shared {
         self.lock().limited_by(Instant::now())
     }
 
+    /// Tells whoever watches, when it is something else than before.
+    pub(super) fn tell_limit(&self, limit: Option<Pushback>) {
+        self.limit.send_if_modified(|told| {
+            let is_news = *told != limit;
+            if is_news {
+                *told = limit;
+            }
+            is_news
+        });
+    }
+
     /// Whether a record would only wait; then why.
     pub(super) fn would_wait(&self, record: &NewRecord<'_>) -> Result<(), TrySendError> {
         let state = self.lock();
@@ -45,7 +56,7 @@ impl Shared {
 }
 
 impl State {
-    fn limited_by(&self, now: Instant) -> Option<Pushback> {
+    pub(super) fn limited_by(&self, now: Instant) -> Option<Pushback> {
         if let Some((pushback, until)) = &self.pressure
             && *until > now
         {

@@ -16,6 +16,8 @@ mod shared;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::core::Core;
 use super::options::WINDOW_MAX;
 use super::{ClientError, Idempotence, ProducerOptions, Topic};
@@ -172,5 +174,23 @@ impl Producer {
     /// holds, or the grant it waits for.
     pub fn limited_by(&self) -> Option<Pushback> {
         self.shared.limited_by()
+    }
+
+    /// The same as it changes, for a program that slows its own sources, or tells somebody. `None`
+    /// while nothing limits it; what came and went between two looks is not seen.
+    ///
+    /// ```
+    /// # async fn slow_down(producer: stoplog::client::Producer) {
+    /// let mut pressure = producer.on_pressure();
+    /// while pressure.changed().await.is_ok() {
+    ///     match &*pressure.borrow_and_update() {
+    ///         Some(limit) => println!("{limit}, for {} ms", limit.retry_after_ms),
+    ///         None => println!("nothing limits"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn on_pressure(&self) -> watch::Receiver<Option<Pushback>> {
+        self.shared.limit.subscribe()
     }
 }

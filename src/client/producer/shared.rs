@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::delivery::Teller;
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) room: Semaphore,
     /// Something for the driver to do.
     pub(super) work: Notify,
+    /// What limits it, as the driver saw it last.
+    pub(super) limit: watch::Sender<Option<Pushback>>,
     state: Mutex<State>,
 }
 
@@ -76,7 +78,8 @@ impl Shared {
         };
         state.add_lanes(&options, core.options.retry_wait);
         let room = Semaphore::new(room);
-        Shared { core, options, room, work: Notify::new(), state: Mutex::new(state) }
+        let (work, limit) = (Notify::new(), watch::Sender::new(None));
+        Shared { core, options, room, work, limit, state: Mutex::new(state) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
