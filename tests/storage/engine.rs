@@ -477,6 +477,32 @@ fn a_queue_full_of_records_still_takes_the_brokers_own() {
 }
 
 #[test]
+fn how_long_commits_took_is_told_once_and_not_kept_for_ever() {
+    let world = World::new(1);
+    let taken = || {
+        let mut times = Vec::new();
+        world.dir.take_sync_times(0, &mut times);
+        times
+    };
+    world.append(&[value(0)]).expect("appended");
+    taken();
+    world.send(1, batch(&[value(1)], Timestamp(1), None), Acks::Topic);
+    let jobs = world.step.round();
+    world.clock.advance(Duration::from_millis(7));
+    jobs.into_iter().for_each(|job| world.step.sync_done(job.execute()));
+    world.step.run_until_idle();
+    assert_eq!(taken().into_iter().max(), Some(Duration::from_millis(7)));
+    assert!(taken().is_empty());
+    for number in 0..300 {
+        world.append(&[value(number)]).expect("appended");
+    }
+    assert_eq!(taken().len(), 256);
+    let mut of_nobody = Vec::new();
+    world.dir.take_sync_times(1, &mut of_nobody);
+    assert!(of_nobody.is_empty(), "there is one writer");
+}
+
+#[test]
 fn an_unclean_start_reads_a_long_segment_from_the_last_piece_of_its_index_on() {
     for (durability, pieces) in [(Durability::Fsync, 8), (Durability::Os, 16)] {
         recover_a_long_segment(durability, pieces);

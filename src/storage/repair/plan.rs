@@ -63,7 +63,7 @@ impl Plan {
         let recovered = look(disk, paths, cluster_id, now)?;
         let damaged = |f: &Finding| matches!(f, Finding::ManifestDamaged(_));
         let manifest_is_damaged = recovered.findings.iter().any(damaged);
-        let fenced = matches!(recovered.health, PartitionHealth::Fenced { .. });
+        let mut fenced = matches!(recovered.health, PartitionHealth::Fenced { .. });
         let mut manifest = recovered.manifest.clone();
         if manifest_is_damaged {
             let logs = Listing::read(disk, paths.dir())?.unwrap_or_default().logs;
@@ -83,7 +83,11 @@ impl Plan {
                 SegmentState::Sealed(seal) => maker.sealed(entry, seal)?,
                 // The next start completes it, unless the partition is fenced.
                 SegmentState::Sealing(seal) if fenced => maker.sealed(entry, seal)?,
-                SegmentState::Active if fenced => maker.active(entry)?,
+                // What a start takes for granted is read here.
+                SegmentState::Active if fenced || !maker.is_whole(entry)? => {
+                    fenced = true;
+                    maker.active(entry)?;
+                }
                 _ => maker.plan.target.segments.push(*entry),
             }
         }
@@ -152,7 +156,23 @@ impl Maker<'_> {
         self.replace(base, &file, &read.runs, created, seal.next_offset)
     }
 
-    /// The active segment of a fenced partition is sealed with what is valid of it.
+    /// Whether an active segment holds what its watermark says; a missing one is a fence's matter.
+    fn is_whole(&self, entry: &SegmentEntry) -> io::Result<bool> {
+        let base = entry.base_offset;
+        let file = match self.disk.open(&self.paths.log(base), OpenMode::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+            other => other?,
+        };
+        let identity = read_identity(file.as_ref(), self.paths, self.cluster_id, base)?;
+        let slots = read_slots(file.as_ref(), identity.tag)?;
+        let Some((_, slot)) = slots.newest() else { return Ok(true) };
+        let (empty, epoch) = (SegmentTail::empty(base), identity.created_epoch());
+        let end = slot.tail.position.min(file.len()?);
+        let read = read_segment(&file, empty, end, epoch, VerifyDepth::Batches)?;
+        Ok(read.bad.is_empty() && read.tail.same_bytes(&slot.tail))
+    }
+
+    /// The active segment of a fenced or damaged partition is sealed with what is valid of it.
     fn active(&mut self, entry: &SegmentEntry) -> io::Result<()> {
         self.plan.needs_acceptance = true;
         let base = entry.base_offset;

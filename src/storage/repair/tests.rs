@@ -107,6 +107,27 @@ fn rot_in_a_sealed_segment_is_cut_out() {
 }
 
 #[test]
+fn rot_below_a_clean_end_is_cut_out_although_no_start_looks_there() {
+    let sample = example(|segment| {
+        segment.close();
+        for batch in [2, 5] {
+            let at = segment.borders[batch].0 as usize + 70;
+            segment.bytes[at] ^= 1;
+        }
+    });
+    assert_eq!(sample.recover().health, PartitionHealth::Writable);
+    assert_eq!(corrupt_rows(&sample), 2);
+    let (_, summary) = run(&sample, RepairMode::Write, false);
+    assert_eq!((summary.repaired, summary.refused), (0, 1));
+    let (_, summary) = run(&sample, RepairMode::Write, true);
+    assert_eq!((summary.repaired, summary.lost_offsets), (1, 6));
+    assert_eq!(corrupt_rows(&sample), 0);
+    let recovered = sample.recover();
+    assert_eq!((recovered.health, recovered.manifest.gaps.len()), (PartitionHealth::Writable, 2));
+    assert!(recovered.next_offset >= Offset(66));
+}
+
+#[test]
 fn a_damaged_footer_is_written_again_without_a_loss() {
     let sample = example(|_| {});
     let path = sample.paths.log(Offset(0));

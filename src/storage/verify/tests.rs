@@ -63,6 +63,22 @@ fn a_flipped_bit_in_a_sealed_segment_is_corrupt_with_its_offsets() {
 }
 
 #[test]
+fn each_damaged_range_of_a_file_is_reported_with_its_offsets() {
+    let sample = example(|segment| {
+        for batch in [1, 3] {
+            let at = segment.borders[batch].0 as usize + 70;
+            segment.bytes[at] ^= 1;
+        }
+    });
+    for position in [16_384 + 3000, 16_384 + 7500] {
+        sample.disk.flip_bit(sample.paths.log(Offset(30)), position, 3);
+    }
+    let (rows, summary) = rows(&sample);
+    assert_eq!(found(&rows, Verdict::Corrupt), [(33, 35), (39, 41), (63, 65), (69, 71)]);
+    assert_eq!(summary.corrupt, 4);
+}
+
+#[test]
 fn every_flipped_byte_of_sealed_data_is_corrupt() {
     let sample = example(|_| {});
     let path = sample.paths.log(Offset(0));
