@@ -12,6 +12,9 @@ mod examples;
 mod groups;
 #[path = "clients/power.rs"]
 mod power;
+#[path = "support/process.rs"]
+#[expect(dead_code, reason = "each test binary uses its part")]
+mod process;
 #[path = "clients/produce.rs"]
 mod produce;
 #[path = "clients/relay.rs"]

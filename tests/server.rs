@@ -2,6 +2,10 @@
 
 #![allow(clippy::disallowed_methods)] // tests measure and wait in the real world
 
+#[path = "support/process.rs"]
+#[expect(dead_code, reason = "each test binary uses its part")]
+mod process;
+
 mod server {
     mod endings;
     mod flow;

@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::{CommandResult, Failure};
-use crate::client::{Client, ClientError, ClientOptions};
+use crate::client::{Admin, Client, ClientError, ClientOptions};
 use crate::types::ErrorCode;
 
 /// Where `stoplog serve` listens unless it is told otherwise.
@@ -31,6 +31,11 @@ impl Connection {
     /// Connects with the client's own limits.
     pub async fn open(&self) -> Result<Client, Failure> {
         self.open_with(ClientOptions::default()).await
+    }
+
+    /// Connects and runs what an operator asks of the broker; a signal breaks it off at any point.
+    pub fn administer(&self, ask: impl AsyncFnOnce(Admin) -> CommandResult) -> CommandResult {
+        block_on(async { ask(self.open().await?.admin()).await })
     }
 
     /// Connects.

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::connection::{Connection, block_on};
+use super::connection::Connection;
 use super::failure::{CommandResult, Failure};
 use super::now;
 use super::output::{Output, Table, confirm, grouped};
@@ -75,18 +75,12 @@ struct Seek {
 
 /// Runs `group`.
 pub fn run(args: &GroupArgs, out: &mut Output) -> CommandResult {
-    block_on(async {
-        let client = args.connection.open().await?;
-        let admin = client.admin();
-        match &args.verb {
-            Verb::Ls => list(&admin, out).await,
-            Verb::Describe { group } => describe(&admin, group, out).await,
-            Verb::Lag { group } => lag(&admin, group, out).await,
-            Verb::Seek(args) => seek(&admin, args, out).await,
-            Verb::Delete { group, yes, dry_run } => {
-                delete(&admin, group, *yes, *dry_run, out).await
-            }
-        }
+    args.connection.administer(async |admin| match &args.verb {
+        Verb::Ls => list(&admin, out).await,
+        Verb::Describe { group } => describe(&admin, group, out).await,
+        Verb::Lag { group } => lag(&admin, group, out).await,
+        Verb::Seek(args) => seek(&admin, args, out).await,
+        Verb::Delete { group, yes, dry_run } => delete(&admin, group, *yes, *dry_run, out).await,
     })
 }
 

@@ -153,17 +153,6 @@ fn row(limit: &LimitUse) -> [String; 7] {
     ]
 }
 
-/// One sentence: who is limited by what.
-pub fn summary(limits: &[LimitUse]) -> String {
-    let binding: Vec<String> = limits
-        .iter()
-        .filter_map(|l| {
-            l.action.map(|code| format!("{} limits {}: {}", l.limit, l.scope, code.name()))
-        })
-        .collect();
-    if binding.is_empty() { "nobody is limited".to_owned() } else { binding.join("; ") }
-}
-
 /// One sentence: what limits topics and clients now.
 pub fn causes(limited: &[Limited]) -> String {
     let asked = |kind| matches!(kind, EntityKind::Topic | EntityKind::Client);

@@ -148,7 +148,9 @@ async fn send_all(
     mut next: impl NextRecord,
     out: &mut Output,
 ) -> CommandResult {
-    let options = ClientOptions { client_id: "stoplog-produce".to_owned(), ..Default::default() };
+    let mut options =
+        ClientOptions { client_id: "stoplog-produce".to_owned(), ..Default::default() };
+    options.retry_timeout = options.retry_timeout.min(args.timeout);
     let client = args.connection.open_with(options).await?;
     let options = ProducerOptions {
         acks: args.acks,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::connection::{Connection, block_on};
+use super::connection::Connection;
 use super::failure::CommandResult;
 use super::output::{Output, Table, confirm, grouped};
 use super::topic::{as_usage, really, settings};
@@ -95,15 +95,11 @@ struct Remove {
 
 /// Runs `quota`.
 pub fn run(args: &QuotaArgs, out: &mut Output) -> CommandResult {
-    block_on(async {
-        let client = args.connection.open().await?;
-        let admin = client.admin();
-        match &args.verb {
-            Verb::Set(args) => set(&admin, args, out).await,
-            Verb::Ls => list(&admin, out).await,
-            Verb::Describe { entity } => describe(&admin, entity, out).await,
-            Verb::Rm(args) => remove(&admin, args, out).await,
-        }
+    args.connection.administer(async |admin| match &args.verb {
+        Verb::Set(args) => set(&admin, args, out).await,
+        Verb::Ls => list(&admin, out).await,
+        Verb::Describe { entity } => describe(&admin, entity, out).await,
+        Verb::Rm(args) => remove(&admin, args, out).await,
     })
 }
 

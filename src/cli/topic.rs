@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::connection::{Connection, block_on};
+use super::connection::Connection;
 use super::failure::{CommandResult, Exit, Failure};
 use super::output::{Output, Table, confirm, grouped};
 use crate::client::{Admin, Run};
@@ -113,17 +113,13 @@ struct Trim {
 
 /// Runs `topic`.
 pub fn run(args: &TopicArgs, out: &mut Output) -> CommandResult {
-    block_on(async {
-        let client = args.connection.open().await?;
-        let admin = client.admin();
-        match &args.verb {
-            Verb::Create(args) => create(&admin, args, out).await,
-            Verb::Ls { all } => list(&admin, *all, out).await,
-            Verb::Describe { names } => describe(&admin, names, out).await,
-            Verb::Alter(args) => alter(&admin, args, out).await,
-            Verb::Delete(args) => delete(&admin, args, out).await,
-            Verb::Trim(args) => trim(&admin, args, out).await,
-        }
+    args.connection.administer(async |admin| match &args.verb {
+        Verb::Create(args) => create(&admin, args, out).await,
+        Verb::Ls { all } => list(&admin, *all, out).await,
+        Verb::Describe { names } => describe(&admin, names, out).await,
+        Verb::Alter(args) => alter(&admin, args, out).await,
+        Verb::Delete(args) => delete(&admin, args, out).await,
+        Verb::Trim(args) => trim(&admin, args, out).await,
     })
 }
 
@@ -141,12 +137,14 @@ pub(super) fn settings(pairs: &[String]) -> Result<Vec<(String, String)>, Failur
     pairs.iter().map(split).collect()
 }
 
-/// A wrong setting is a wrong command line.
+/// A setting or a number that does not fit is a wrong command line.
 pub(super) fn as_usage(failure: Failure) -> Failure {
-    if failure.code() == Some(ErrorCode::InvalidConfig) {
-        return failure.exit_with(Exit::Usage);
+    match failure.code() {
+        Some(ErrorCode::InvalidConfig | ErrorCode::InvalidRequest) => {
+            failure.exit_with(Exit::Usage)
+        }
+        _ => failure,
     }
-    failure
 }
 
 async fn create(admin: &Admin, args: &Create, out: &mut Output) -> CommandResult {
@@ -238,7 +236,8 @@ async fn alter(admin: &Admin, args: &Alter, out: &mut Output) -> CommandResult {
         altered.map_err(|e| as_usage(e.into()))?;
     }
     if let Some(partitions) = args.partitions {
-        admin.add_partitions(&args.name, partitions, really(args.dry_run)).await?;
+        let added = admin.add_partitions(&args.name, partitions, really(args.dry_run)).await;
+        added.map_err(|e| as_usage(e.into()))?;
     }
     let verb = if args.dry_run { "would change" } else { "changed" };
     let partitions = args.partitions.map(|p| format!("{p} partitions"));

@@ -3,9 +3,6 @@
 //! was acknowledged, in order; every acknowledged topic exists; no committed offset went back.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +13,8 @@ use stoplog::client::{
 use stoplog::types::{Acks, ErrorCode, GroupId, Offset, PartitionId, TopicName};
 use tokio::task::JoinHandle;
 
+use crate::process::Broker;
+
 /// Kills in one run. `STOPLOG_KILLS` asks for a longer campaign.
 const KILLS: u64 = 50;
 /// Acknowledgements that must arrive between two kills: every start has to serve.
@@ -24,51 +23,6 @@ const PRODUCERS: u64 = 3;
 const PARTITIONS: u32 = 4;
 /// Nothing takes so long unless it hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
-
-/// A broker process that can be killed and started again at the same address.
-struct Broker {
-    data: PathBuf,
-    address: String,
-    running: Option<(Child, BufReader<ChildStdout>)>,
-}
-
-impl Broker {
-    fn start(data: &Path) -> Broker {
-        let mut broker =
-            Broker { data: data.to_owned(), address: "127.0.0.1:0".to_owned(), running: None };
-        broker.run();
-        broker
-    }
-
-    fn run(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stoplog"))
-            .args(["serve", "--listen", &self.address, "--data"])
-            .arg(&self.data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("stdout is readable");
-        let address = line.trim().strip_prefix("ready native=").expect("a ready line");
-        self.address = address.split(' ').next().expect("an address").to_owned();
-        self.running = Some((child, stdout));
-    }
-
-    fn kill(&mut self) {
-        if let Some((mut child, _)) = self.running.take() {
-            child.kill().expect("SIGKILL");
-            child.wait().expect("the process ends");
-        }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 /// What was acknowledged: (producer, sequence) -> where.
 type Acked = Arc<Mutex<HashMap<(u64, u64), (PartitionId, Offset)>>>;
@@ -247,8 +201,7 @@ fn what_was_acknowledged_survives_kill_9() {
     for _ in 0..kills {
         let enough = world.acks.load(Ordering::SeqCst) + ACKS_PER_LIFE;
         runtime.block_on(wait_for_acks(&world, enough));
-        broker.kill();
-        broker.run();
+        broker.kill_and_restart();
     }
     runtime.block_on(async {
         world.stop.store(true, Ordering::SeqCst);

@@ -1,80 +1,46 @@
 //! Claimed lengths cost nothing, and what is received no more than the pool: the server's anonymous
 //! memory under hostile and greedy connections, measured in a process of its own.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use stoplog::protocol::native::{
     FrameFlags, FrameHeader, FrameType, HEADER_BYTES, encode_call, hello, ping, produce,
     topic_create,
 };
-use stoplog::server::ServerOptions;
 use stoplog::types::{Acks, PartitionId, TopicId};
 
-use super::peer::{PATIENCE, Peer, Site, batch, greeting};
+use super::peer::{PATIENCE, Peer, batch, greeting};
+use crate::process::Broker;
 
 const CONNECTIONS: usize = 1_000;
 const GROWTH_KIB_MAX: u64 = 64 << 10;
-/// Set in the process that is measured: to the size of its pool for bytes in flight.
-const CHILD: &str = "STOPLOG_TEST_SERVER";
 const POOL_BYTES: u64 = 32 << 20;
 
-/// The server in a process of its own: this test binary, running one test that serves.
+/// A broker whose memory is looked at.
 struct Served {
-    child: Child,
+    broker: Broker,
     address: SocketAddr,
-    _stdin: ChildStdin,
+    _dir: tempfile::TempDir,
 }
 
 impl Served {
     fn start() -> Served {
-        let binary = std::env::current_exe().expect("this binary");
-        let mut child = Command::new(binary)
-            .args(["--exact", "server::memory::serves_when_asked_to", "--nocapture"])
-            .env(CHILD, POOL_BYTES.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let stdin = child.stdin.take().expect("a pipe");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let found = stdout.lines().map_while(Result::ok).find_map(|line| {
-            let (_, address) = line.split_once("serving on ")?;
-            address.trim().parse().ok()
-        });
-        let address = found.expect("it says where it listens");
-        Served { child, address, _stdin: stdin }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pool = format!("memory.inflight_bytes_max={POOL_BYTES}");
+        let broker = Broker::with(&dir.path().join("data"), &[&pool]);
+        let address = broker.address.parse().expect("an address");
+        Served { broker, address, _dir: dir }
     }
 
     fn anonymous_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.broker.pid());
         let status = std::fs::read_to_string(path).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let number = line.and_then(|line| line.trim().split(' ').next()).expect("a number");
         number.parse().expect("a number")
     }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Serves until its standard input closes, when it is started by another test; else there is
-/// nothing to do, and the tests below do it.
-#[test]
-fn serves_when_asked_to() {
-    let Ok(pool) = std::env::var(CHILD) else { return };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let site = runtime.block_on(Site::of(ServerOptions::default(), |broker| {
-        broker.flow.inflight_bytes_max = Some(pool.parse().expect("a number"));
-    }));
-    println!("serving on {}", site.address());
-    let _ = std::io::stdin().read(&mut [0]);
 }
 
 fn greeted(address: SocketAddr) -> TcpStream {

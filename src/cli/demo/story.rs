@@ -205,7 +205,7 @@ impl Story {
         let asked =
             tokio::time::timeout(PATIENCE, self.admin.pressure(PressureQuery::default())).await;
         self.pressure = match asked {
-            Ok(Ok(report)) => pressure::summary(&report.limits),
+            Ok(Ok(report)) => pressure::causes(&report.limited),
             _ => "the broker does not answer".to_owned(),
         };
     }

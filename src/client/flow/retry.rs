@@ -39,11 +39,11 @@ impl Told {
             _ if wait.is_zero() => Told::Nothing,
             PushbackCode::ThrottledRate
             | PushbackCode::DiskLow
+            | PushbackCode::DiskFull
             | PushbackCode::TopicFull
             | PushbackCode::BacklogLimit
             | PushbackCode::MetadataRate => Told::Exactly(wait),
             PushbackCode::ServerBusy
-            | PushbackCode::DiskFull
             | PushbackCode::DeadlineUnmeetable
             | PushbackCode::CreditViolation
             | PushbackCode::ConnLimit

@@ -1,39 +1,12 @@
-//! A broker process for the tests of the command line, and how they run commands against it.
+//! How the tests of the command line run commands, against a broker process or alone.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
-/// The binary under test.
-const STOPLOG: &str = env!("CARGO_BIN_EXE_stoplog");
-
-/// A running `stoplog serve`; it is killed when the test ends.
-pub struct Broker {
-    child: Child,
-    /// Where it listens.
-    pub address: String,
-}
+pub use crate::process::Broker;
+use crate::process::STOPLOG;
 
 impl Broker {
-    /// Starts one on a free port and waits for its ready line.
-    pub fn start(data: &Path) -> Broker {
-        let mut command = Command::new(STOPLOG);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--set", "log.level=warn"]);
-        // How full the disk of the machine is does not matter.
-        let levels = ["disk.low=3MiB", "disk.high=2MiB", "disk.full=1MiB"];
-        for level in levels {
-            command.args(["--set", level]);
-        }
-        command.arg("--data");
-        let mut child = command.arg(data).stdout(Stdio::piped()).spawn().expect("serve starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("the ready line");
-        let address = line.trim_end().strip_prefix("ready native=").expect("the ready line");
-        let address = address.split(' ').next().expect("an address").to_owned();
-        Broker { child, address }
-    }
-
     /// Runs a command against it.
     pub fn run(&self, args: &[&str]) -> Ran {
         self.feed(args, b"")
@@ -42,28 +15,6 @@ impl Broker {
     /// Runs a command against it with this stdin.
     pub fn feed(&self, args: &[&str], stdin: &[u8]) -> Ran {
         run_with(&[("STOPLOG_SERVER", &self.address)], args, stdin)
-    }
-
-    /// Sends SIGTERM and returns its exit code.
-    pub fn terminate(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
-        self.child.wait().expect("it ends").code()
-    }
-
-    /// Sends SIGKILL and waits.
-    pub fn kill(mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // tests of files and processes
 
 mod broker;
+mod demo;
 mod local;
 mod pressure;
 mod quotas;

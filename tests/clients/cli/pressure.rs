@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::broker::Broker;
+use crate::process::STOPLOG;
 
 /// A command that goes on until the test ends.
 struct Running(Child);
@@ -13,7 +14,7 @@ struct Running(Child);
 impl Running {
     fn start(broker: &Broker, args: &[&str], stdin: &[u8]) -> Running {
         use std::io::Write as _;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stoplog"));
+        let mut command = Command::new(STOPLOG);
         command.args(args).env("STOPLOG_SERVER", &broker.address);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the binary runs");

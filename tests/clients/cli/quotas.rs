@@ -54,6 +54,23 @@ fn a_try_ends_at_once_with_the_brokers_reason() {
 }
 
 #[test]
+fn an_operator_who_shut_everybody_out_comes_in_and_opens_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let broker = Broker::start(folder.path());
+    broker.run(&["topic", "create", "t"]).ok();
+    for everybody in ["broker", "principal/anonymous", "client/<default>", "ip/<default>"] {
+        broker.run(&["quota", "set", everybody, "connections=0"]).ok();
+        let refused = broker.feed(&["produce", "t", "--timeout", "1s"], b"a\n");
+        assert!(refused.err.contains("E0409"), "{refused:?}");
+        refused.fails(6, "(quota:");
+        let shown = broker.run(&["quota", "ls", "--json"]).json().remove(0);
+        assert!(shown["used"][0]["refused"].as_u64().is_some_and(|times| times > 0), "{shown}");
+        broker.run(&["quota", "rm", everybody, "--yes"]).ok();
+        broker.feed(&["produce", "t"], b"a\n").ok();
+    }
+}
+
+#[test]
 fn wrong_quotas_are_wrong_command_lines() {
     let folder = tempfile::tempdir().expect("folder");
     let broker = Broker::start(folder.path());

@@ -1,6 +1,7 @@
 //! `serve`, topics and `verify`: the life of a broker as a script sees it.
 
 use super::broker::{Broker, run};
+use crate::process::STOPLOG;
 
 #[test]
 fn topics_are_made_changed_trimmed_and_deleted() {
@@ -14,6 +15,8 @@ fn topics_are_made_changed_trimmed_and_deleted() {
     assert_eq!(topic["partitions"].as_array().map(Vec::len), Some(3));
     assert_eq!(topic["config"]["retention_ms"], 172_800_000);
     broker.feed(&["produce", "t", "-p", "0"], b"a\nb\nc\n").ok();
+    broker.run(&["topic", "create", "u", "-p", "0"]).fails(2, "E0108");
+    broker.run(&["topic", "alter", "t", "-p", "1"]).fails(2, "E0108");
     let trim = ["topic", "trim", "t", "-p", "0", "--before", "2"];
     broker.run(&trim).fails(2, "--yes");
     broker.run(&[&trim[..], &["--yes"]].concat()).ok();
@@ -39,13 +42,12 @@ fn a_taken_port_and_a_taken_directory_are_exit_5() {
 fn sigterm_drains_and_a_kill_loses_nothing_acknowledged() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path().display().to_string();
-    let broker = Broker::start(folder.path());
+    let mut broker = Broker::start(folder.path());
     broker.run(&["topic", "create", "t"]).ok();
     broker.feed(&["produce", "t"], b"a\n").ok();
     let live = run(&["verify", &data, "--json"]).json();
     assert_eq!(live.last().expect("a summary")["live"], true);
-    broker.kill();
-    let broker = Broker::start(folder.path());
+    broker.kill_and_restart();
     broker.feed(&["produce", "t"], b"b\n").ok();
     assert_eq!(broker.run(&["consume", "t", "-e"]).ok(), "a\nb\n");
     assert_eq!(broker.terminate(), Some(0));
@@ -70,6 +72,10 @@ fn a_flipped_byte_below_the_mark_is_exit_8() {
     std::fs::write(&segment, bytes).expect("written");
     let data = folder.path().display().to_string();
     run(&["verify", &data]).fails(8, "E0708");
+    let repair = ["verify", &data, "--repair"];
+    run(&repair).fails(8, "--accept-loss");
+    let lost = run(&[&repair[..], &["--accept-loss", "t/0", "--dry-run", "--json"]].concat());
+    assert_eq!(lost.json().last().expect("a summary")["lost_offsets"], 1);
     let shown = run(&["inspect", "segment", &segment.display().to_string(), "--json"]).json();
     assert!(shown[0]["stopped"].as_str().expect("text").contains("checksum"), "{shown:?}");
 }
@@ -80,7 +86,7 @@ fn a_reader_that_leaves_early_is_no_error() {
     let broker = Broker::start(folder.path());
     broker.run(&["topic", "create", "t"]).ok();
     broker.feed(&["produce", "t"], "line\n".repeat(50_000).as_bytes()).ok();
-    let mut consume = std::process::Command::new(env!("CARGO_BIN_EXE_stoplog"))
+    let mut consume = std::process::Command::new(STOPLOG)
         .args(["consume", "t", "-e", "--server", &broker.address])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

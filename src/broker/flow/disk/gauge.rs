@@ -16,8 +16,9 @@ use crate::broker::flow::binding::Binding;
 use crate::broker::flow::{Bucket, Settled};
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
-/// `retry_after` at FULL: sooner, retention has hardly run; later, nobody believes it.
-const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
+/// `retry_after` at FULL: sooner, retention has hardly run. Later, whoever obeys is still away when
+/// space came back otherwise, by a trim or another program: nobody foresees that.
+const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 1_000..=5_000;
 /// Normal traffic leaves this part of the slope's burst to critical.
 const CRITICAL_PART: u64 = 4;
 
@@ -322,7 +323,7 @@ mod tests {
         assert_eq!((gauge.level(), gauge.slope_bps()), (DiskLevel::High, 8_000));
         let bulk = gauge.admit(1, Class::Bulk, ms(0)).expect_err("bulk waits");
         assert_eq!((bulk.code, bulk.min_class), (PushbackCode::DiskLow, Some(Class::Normal)));
-        assert_eq!(bulk.retry_after_ms, 30_000, "nothing is reclaimed");
+        assert_eq!(bulk.retry_after_ms, 5_000, "nothing is reclaimed");
         gauge.admit(6_000, Class::Normal, ms(0)).expect("a second of the slope");
         let held = gauge.admit(1, Class::Normal, ms(0)).expect_err("a quarter is kept");
         assert_eq!((held.min_class, held.retry_after_ms), (Some(Class::Critical), 1));
@@ -352,12 +353,12 @@ mod tests {
     #[test]
     fn retry_after_at_full_follows_what_is_reclaimed() {
         let (mut watch, gauge) = disk(40_000);
-        assert_eq!(gauge.pushback().retry_after_ms, 30_000, "nothing is");
+        assert_eq!(gauge.pushback().retry_after_ms, 5_000, "nothing is");
         for look in 1..=20 {
-            watch.look(ms(look * 250), 1_000_000, 40_000 + look * 100, &gauge);
+            watch.look(ms(look * 250), 1_000_000, 40_000 + look * 600, &gauge);
         }
-        assert_eq!(watch.forecast().reclaim_bps(), 400);
-        assert_eq!(gauge.pushback().retry_after_ms, 18_000 * 1_000 / 400 - 15_000);
+        assert_eq!(watch.forecast().reclaim_bps(), 2_400);
+        assert_eq!(gauge.pushback().retry_after_ms, 8_000 * 1_000 / 2_400);
     }
 
     proptest! {
