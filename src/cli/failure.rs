@@ -38,7 +38,7 @@ pub enum Exit {
 pub fn exit_of(code: ErrorCode) -> Exit {
     use ErrorCode as E;
     match code {
-        E::InvalidName | E::InsecureListen | E::InvalidInput => Exit::Usage,
+        E::InvalidName | E::InsecureListen | E::InvalidInput | E::InvalidCommand => Exit::Usage,
         E::TopicNotFound
         | E::TopicExists
         | E::PartitionNotFound
@@ -119,7 +119,7 @@ impl Failure {
 
     /// A wrong command line: exit 2.
     pub fn usage(message: impl Into<String>) -> Failure {
-        Failure { code: None, exit: Exit::Usage, ..Failure::new(ErrorCode::InvalidInput, message) }
+        Failure::new(ErrorCode::InvalidCommand, message)
     }
 
     /// The code alone, without a message on stderr: what happened was printed before.
@@ -152,6 +152,18 @@ impl Failure {
     /// The stable code, when there is one.
     pub fn code(&self) -> Option<ErrorCode> {
         self.code
+    }
+
+    /// What clap says of a wrong command line, with the code that it has, too.
+    pub fn coded(text: &str) -> String {
+        let code = ErrorCode::InvalidCommand;
+        match text.contains("error:") {
+            true => format!(
+                "{}explain: stoplog explain {code}\n",
+                text.replacen("error:", &format!("error[{code}]:"), 1)
+            ),
+            false => text.to_owned(),
+        }
     }
 
     /// The exit code.

@@ -36,6 +36,7 @@ mod verify;
 mod version;
 mod why;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -43,12 +44,15 @@ use clap::Parser as _;
 use crate::env::{Clock as _, SystemClock};
 use crate::types::Timestamp;
 use args::{Cli, Command};
-use failure::CommandResult;
+use failure::{CommandResult, Exit, Failure};
 use output::{Form, Output};
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_run(&error),
+    };
     let mut out = Output::new(if cli.json { Form::Json } else { Form::Human });
     let result = dispatch(cli.command, &mut out).and_then(|()| out.flush());
     drop(out);
@@ -61,6 +65,20 @@ pub fn run() -> ExitCode {
             ExitCode::from(failure.exit() as u8)
         }
     }
+}
+
+/// Help and version go to stdout and are no failure; a wrong command line is told with its code.
+fn not_run(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Whoever reads may have left.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render();
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+    eprint!("{}", Failure::coded(&text));
+    ExitCode::from(Exit::Usage as u8)
 }
 
 fn dispatch(command: Command, out: &mut Output) -> CommandResult {

@@ -298,6 +298,11 @@ impl CreateSegment {
 
 impl NameSegments {
     /// Files and names first: what a manifest calls active is there.
+    ///
+    /// Each segment is synced whole, half of `sealing_segments_max` of them at the most: 512 MiB of a topic
+    /// that is not synced by its acks, as the defaults are. Smaller steps would spare nobody a wait: who
+    /// waits here needs the last of them (the lease, a durable answer), each step costs a manifest, and
+    /// appends go on beside it.
     fn run(&mut self, dir: &DirShared) -> Result<(), Fault> {
         for segment in &self.segments {
             segment.file.sync().map_err(Fault::Sync)?;

@@ -194,6 +194,8 @@ error_codes! {
         "The report names files and offsets; stoplog verify DIR --repair --dry-run shows what a repair would do."
     709 ResultMismatch Corrupt "What was read is not what was written."
         "This is a defect of Stoplog: keep the data directory and report it."
+    710 InvalidCommand Invalid "The command line is wrong."
+        "--help behind a command shows what it takes."
 
     // 09xx
     901 Internal Internal "A defect of Stoplog."

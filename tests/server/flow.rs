@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use stoplog::protocol::native::{
-    FrameType, batches, credit, grant, pause, ping, produce, publisher_close, publisher_open,
-    pushback, resume, seek, subscribe, subscription_end, topic_delete, unsubscribe, want,
+    FrameType, batches, credit, grant, pause, ping, produce, publisher_close, pushback, resume,
+    seek, subscribe, subscription_end, topic_delete, unsubscribe, want,
 };
 use stoplog::server::ServerOptions;
-use stoplog::types::{Acks, Class, Effects, ErrorCode, Offset, PartitionId, PushbackCode, TopicId};
+use stoplog::types::{Acks, Effects, ErrorCode, Offset, PartitionId, PushbackCode, TopicId};
 
 use super::peer::{Peer, Site, base_offsets, batch};
 
@@ -177,8 +177,7 @@ async fn a_publisher_is_granted_more_as_it_is_answered() {
     let site = Site::start().await;
     let topic = site.topic("orders", 1).await;
     let mut peer = site.peer().await;
-    let opened =
-        peer.call(&publisher_open::Request { topic, class: Class::Normal }).await.expect("open");
+    let opened = peer.open_publisher(topic).await;
     let publisher = opened.grant.publisher;
     assert!(publisher > 0 && opened.grant.bytes_to > 0 && opened.allowance_bytes >= 1 << 20);
     let batch = batch(&[&vec![1; 40_000]]);
@@ -208,8 +207,7 @@ async fn bytes_beyond_grant_and_allowance_are_pushed_back_without_effects() {
     let site = Site::start().await;
     let topic = site.topic("orders", 1).await;
     let mut peer = site.peer().await;
-    let opened =
-        peer.call(&publisher_open::Request { topic, class: Class::Normal }).await.expect("open");
+    let opened = peer.open_publisher(topic).await;
     let publisher = opened.grant.publisher;
     let batch = batch(&[&vec![1; 900_000]]);
     // All in one write: the second and third arrive while the first is unanswered.

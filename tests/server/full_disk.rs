@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stoplog::client::{Client, ClientOptions, CommitMode, ConsumerOptions, Run, StopAt};
 use stoplog::protocol::native::{FrameType, pushback};
-use stoplog::record::{BatchBuilder, BuilderOptions, RecordRef};
+use stoplog::record::{BatchBuilder, BuilderOptions, Record, RecordRef};
 use stoplog::types::{
     Acks, Effects, GroupId, Offset, PartitionId, Pushback, PushbackCode, TopicId, TopicName,
 };
@@ -126,6 +126,12 @@ fn facts() -> TopicName {
     "facts".parse().expect("a name")
 }
 
+/// The number that a record was made of.
+fn number(record: &Record) -> u64 {
+    let value = record.value.as_deref().expect("a value");
+    u64::from_be_bytes(value[..8].try_into().expect("eight bytes"))
+}
+
 /// Numbers of all records, as a group reads them that commits what it read.
 async fn read_and_commit(broker: &Broker, group: &str) -> Vec<u64> {
     let client = client(broker).await;
@@ -138,8 +144,7 @@ async fn read_and_commit(broker: &Broker, group: &str) -> Vec<u64> {
     let mut consumer = client.consumer(options).await.expect("a consumer");
     let mut numbers = Vec::new();
     while let Some(record) = consumer.next().await {
-        let value = record.expect("readable").record.value.expect("a value");
-        numbers.push(u64::from_be_bytes(value[..8].try_into().expect("eight bytes")));
+        numbers.push(number(&record.expect("readable").record));
     }
     consumer.close().await.expect("it commits");
     let described = client.admin().describe_group(&group).await.expect("there is such a group");
@@ -275,8 +280,7 @@ async fn read_from(broker: &Broker, from: Offset) -> Vec<u64> {
     while let Some(record) = consumer.next().await {
         let record = record.expect("readable").record;
         if record.offset >= from {
-            let value = record.value.expect("a value");
-            numbers.push(u64::from_be_bytes(value[..8].try_into().expect("eight bytes")));
+            numbers.push(number(&record));
         }
     }
     numbers

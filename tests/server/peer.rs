@@ -8,11 +8,11 @@ use bytes::{Buf, Bytes};
 use stoplog::broker::{Broker, BrokerOptions};
 use stoplog::protocol::native::{
     BufferPool, Call, Deframer, ErrorAnswer, Frame, FrameLimits, FrameType, Notice, Received,
-    encode_call, encode_notice, hello, produce, topic_create,
+    encode_call, encode_notice, hello, produce, publisher_open, topic_create,
 };
 use stoplog::record::{BatchBuilder, BuilderOptions, RecordRef};
 use stoplog::server::{RunningServer, Server, ServerOptions};
-use stoplog::types::{Acks, Offset, PartitionId, Timestamp, TopicId};
+use stoplog::types::{Acks, Class, Offset, PartitionId, Timestamp, TopicId};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -108,6 +108,12 @@ impl Peer {
     pub async fn write(&mut self, bytes: &[u8]) {
         let written = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await;
         written.expect("in time").expect("written");
+    }
+
+    /// A publisher of the usual class.
+    pub async fn open_publisher(&mut self, topic: TopicId) -> publisher_open::Response {
+        let open = publisher_open::Request { topic, class: Class::Normal };
+        self.call(&open).await.expect("open")
     }
 
     /// Sends a request and returns its correlation id.

@@ -3,13 +3,12 @@
 
 use stoplog::protocol::native::metadata::{self, TopicSelector};
 use stoplog::protocol::native::{
-    Frame, FrameType, HEADER_BYTES, ping, produce, publisher_open, pushback, quota_delete,
-    quota_set,
+    Frame, FrameType, HEADER_BYTES, ping, produce, pushback, quota_delete, quota_set,
 };
 use stoplog::server::ServerOptions;
 use stoplog::types::{
-    Acks, Class, Effects, ErrorCode, Offset, PartitionId, PushbackCode, PushbackScope, Severity,
-    TopicId, TopicPartition,
+    Acks, Effects, ErrorCode, Offset, PartitionId, PushbackCode, PushbackScope, Severity, TopicId,
+    TopicPartition,
 };
 
 use super::peer::{Peer, Site, batch};
@@ -90,8 +89,7 @@ async fn refused_bytes_count_as_sent_on_both_sides() {
     let site = Site::start().await;
     let topic = site.topic("orders", 1).await;
     let mut peer = site.peer().await;
-    let opened =
-        peer.call(&publisher_open::Request { topic, class: Class::Normal }).await.expect("open");
+    let opened = peer.open_publisher(topic).await;
     let publisher = opened.grant.publisher;
     limit(&mut peer, "produce_bytes", "0").await;
     let body = batch(&[&vec![7; 500_000]]);

@@ -41,8 +41,12 @@ fn a_wrong_command_line_is_exit_2() {
         &["demo", "--pressure", "--crash"],
         &["demo", "--pressure", "--events", "5"],
     ] {
-        assert_eq!(run(args).code, Some(2), "{args:?}");
+        let ran = run(args);
+        assert!(ran.err.starts_with("error[E0710]: "), "{ran:?}");
+        assert!(ran.err.ends_with("explain: stoplog explain E0710\n"), "{ran:?}");
+        assert_eq!(ran.code, Some(2), "{args:?}");
     }
+    assert_eq!(run(&["topic"]).code, Some(2), "what a noun takes is told, without an error");
     run(&["produce", "t", "/no/such/file"]).fails(2, "/no/such/file");
 }
 

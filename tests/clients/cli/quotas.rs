@@ -18,7 +18,7 @@ fn a_low_quota_refuses_a_producer_by_name_until_it_is_removed() {
     broker.feed(&["produce", "t", "--batch-bytes", "2MiB"], &large).ok();
     let refused = broker.feed(&["produce", "t", "--timeout", "3s"], b"a\n");
     assert!(refused.err.contains("retry_after_ms: "), "{refused:?}");
-    assert!(refused.err.contains("E0401"), "{refused:?}");
+    assert!(refused.err.contains("E0407"), "too late within its timeout: {refused:?}");
     refused.fails(6, "quota:client/stoplog-produce");
 
     let shown = broker.run(&["quota", "ls", "--json"]).json().remove(0);
