@@ -134,13 +134,15 @@ impl Client {
         }
         let bytes = self.plan.batch_bytes;
         match self.plan.behaviour {
-            Behaviour::Obeys => {
-                let granted = now < self.granted_until && self.sent + bytes <= self.granted_to;
-                granted || self.unanswered == 0
-            }
+            Behaviour::Obeys => self.is_granted(bytes, now) || self.unanswered == 0,
             // As many as a socket buffer or two take.
             Behaviour::Ungranted | Behaviour::Violates => self.unanswered < 4 << 20,
         }
+    }
+
+    /// Whether so many more bytes are within what it was granted.
+    pub fn is_granted(&self, bytes: u64, now: Duration) -> bool {
+        now < self.granted_until && self.sent + bytes <= self.granted_to
     }
 
     /// Whether it has to say that it waits.

@@ -1,21 +1,24 @@
-//! Clients, the real flow control and model writers in steps of half a millisecond.
+//! Clients, the real flow control and model writers in steps of half a millisecond; each topic is read
+//! by two consumers at least.
 //!
 //! Whatever happens, after every step: what the pool and the writers count is what is under way;
-//! every refusal is typed, without effects, and says when to come back; who has something to send
-//! and is not told to wait hears of it within 3 seconds, unless the disk hangs.
+//! every refusal is typed, without effects, and says when to come back; what is within a grant is no
+//! violation; who has something to send and is not told to wait hears of it within 3 seconds of the last
+//! lost frame, unless the disk hangs; where there is credit and something to deliver, it is on its way.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use stoplog::broker::flow::{
-    Ask, DiskOptions, Facts, Flow, FlowOptions, Grant, Identity, Level, Opening, Outcome,
+    Ask, Credit, DiskOptions, Facts, Flow, FlowOptions, Grant, Identity, Level, Opening, Outcome,
     PartitionFlow, PressureOptions, QuotaTable, Surroundings, TopicFlow, Wake,
 };
 use stoplog::env::{Rng, SeededRng};
 use stoplog::types::{Class, Effects, Pushback, Severity};
 
 use super::client::{Behaviour, Client, Plan};
+use super::consumer::{Consumer, Habit};
 use super::writer::{ModelWriter, Queued};
 
 pub const STEP: Duration = Duration::from_micros(500);
@@ -29,6 +32,7 @@ const REQUEST_BYTES: u64 = 512;
 pub enum Frame {
     Grant(Grant),
     Want,
+    Credit(Credit),
 }
 
 /// When the copies of a frame arrive, from now on: none, one, or several.
@@ -38,6 +42,8 @@ pub type Net = Box<dyn FnMut(&dyn Rng, Frame) -> Vec<Duration>>;
 pub struct SimTopic {
     pub flow: Arc<TopicFlow>,
     pub partitions: Vec<PartitionFlow>,
+    /// Bytes of the batches that were written.
+    pub log: Vec<u64>,
 }
 
 /// The whole.
@@ -47,11 +53,15 @@ pub struct FlowSim {
     pub topics: Vec<SimTopic>,
     pub writers: Vec<ModelWriter>,
     pub clients: Vec<Client>,
+    pub consumers: Vec<Consumer>,
     pub net: Net,
     pub rng: SeededRng,
     syncs: Syncs,
     next_tick: Duration,
-    /// Frames on their way: when, to which client or from it.
+    last_loss: Duration,
+    /// Largest batch of any client.
+    batch_max: u64,
+    /// Frames on their way: when, to which client or consumer or from it.
     frames: Vec<(Duration, usize, Frame)>,
     trace: u64,
 }
@@ -80,21 +90,36 @@ impl FlowSim {
             syncs: Syncs(RefCell::new(vec![Vec::new(); writers.len()])),
             writers,
             clients: Vec::new(),
+            consumers: Vec::new(),
             net: Box::new(|_, _| vec![Duration::ZERO]),
             rng: SeededRng::new(seed),
             next_tick: Duration::ZERO,
+            last_loss: Duration::ZERO,
+            batch_max: 0,
             frames: Vec::new(),
             trace: 0xcbf2_9ce4_8422_2325,
         }
     }
 
-    /// A topic of so many partitions.
+    /// A topic of so many partitions, with a consumer that takes all there is and one that does not.
     pub fn topic(&mut self, name: &str, partitions: usize) -> usize {
         let writers = self.writers.len();
         let partitions = (0..partitions).map(|at| self.flow.partition(at % writers)).collect();
         let flow = Arc::new(TopicFlow::new(name.parse().unwrap()));
-        self.topics.push(SimTopic { flow, partitions });
-        self.topics.len() - 1
+        self.topics.push(SimTopic { flow, partitions, log: Vec::new() });
+        let topic = self.topics.len() - 1;
+        self.consumer(Habit { topic, ..Habit::default() });
+        let rests = Duration::from_millis(700);
+        self.consumer(Habit { topic, bytes_per_second: Some(20 << 20), rests, ..Habit::default() });
+        topic
+    }
+
+    /// A consumer on a connection of its own.
+    pub fn consumer(&mut self, habit: Habit) -> usize {
+        let at = self.consumers.len();
+        let who = Identity::anonymous(&format!("consumer-{at}"), [127, 0, 0, 1].into());
+        self.consumers.push(Consumer::new(habit, self.flow.connect(who, self.now)));
+        at
     }
 
     /// A client on a connection of its own.
@@ -103,6 +128,7 @@ impl FlowSim {
         let name = format!("client-{at}");
         let connection =
             self.flow.connect(Identity::anonymous(&name, [127, 0, 0, 1].into()), self.now);
+        self.batch_max = self.batch_max.max(plan.batch_bytes);
         self.clients.push(Client::new(plan, connection));
         at
     }
@@ -140,7 +166,19 @@ impl FlowSim {
                 self.post(at, Frame::Want);
             }
         }
+        self.push();
         self.check();
+    }
+
+    fn push(&mut self) {
+        for at in 0..self.consumers.len() {
+            let consumer = &mut self.consumers[at];
+            let log = &self.topics[consumer.habit.topic].log;
+            consumer.push(log, &self.flow.reads.pool, self.now);
+            if let Some(credit) = consumer.read(self.now, STEP) {
+                self.post(at, Frame::Credit(credit));
+            }
+        }
     }
 
     fn tick(&mut self) {
@@ -179,7 +217,11 @@ impl FlowSim {
     }
 
     fn post(&mut self, at: usize, frame: Frame) {
-        for after in (self.net)(&self.rng, frame) {
+        let arrives = (self.net)(&self.rng, frame);
+        if arrives.is_empty() {
+            self.last_loss = self.now;
+        }
+        for after in arrives {
             self.frames.push((self.now + after, at, frame));
         }
     }
@@ -201,6 +243,7 @@ impl FlowSim {
                     }
                     self.poll(at);
                 }
+                Frame::Credit(credit) => self.consumers[at].credited(credit),
             }
         }
     }
@@ -209,6 +252,7 @@ impl FlowSim {
         let now = self.now;
         let client = &mut self.clients[at];
         let bytes = client.plan.batch_bytes;
+        let within = client.is_granted(bytes, now);
         client.backlog = client.backlog.saturating_sub(bytes);
         client.sent += bytes;
         client.unanswered += bytes;
@@ -218,6 +262,7 @@ impl FlowSim {
             Ok(standing) => standing,
             Err(violation) => {
                 assert_eq!(client.plan.behaviour, Behaviour::Violates, "{violation:?}");
+                assert!(!within, "{violation:?}");
                 return self.refuse(at, violation.pushback);
             }
         };
@@ -277,6 +322,7 @@ impl FlowSim {
             for Queued { client, bytes, ticket } in done {
                 let sojourn = self.now - ticket.since();
                 drop(ticket.settle(Outcome::Written, self.now));
+                self.topics[self.clients[client].plan.topic].log.push(bytes);
                 self.clients[client].wrote(bytes, sojourn, self.now);
                 self.note(client, 3, bytes);
                 self.answered(client, bytes);
@@ -284,7 +330,12 @@ impl FlowSim {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        for consumer in &mut self.consumers {
+            let log = &self.topics[consumer.habit.topic].log;
+            let stands = |since: Duration| self.now > since.max(self.last_loss) + PROGRESS;
+            consumer.check(log, self.batch_max, self.now, stands);
+        }
         let mut pool = 0;
         for (model, gauge) in self.writers.iter().zip(&self.flow.writers) {
             assert_eq!(gauge.in_flight(), model.in_flight(), "at {:?}", self.now);
@@ -303,6 +354,7 @@ impl FlowSim {
         }
         for (at, client) in self.clients.iter().enumerate() {
             let since = client.last_answer.max(client.plan.starts).max(client.held_until);
+            let since = since.max(self.last_loss);
             let idle = self.now < client.plan.starts || !client.has_data();
             assert!(
                 idle || self.now <= since + PROGRESS,
