@@ -157,9 +157,12 @@ impl Lane {
 
     /// Whether it may send now, as far as it is concerned.
     pub(super) fn may_send(&self, window: usize, now: Instant) -> bool {
-        self.failed.is_empty()
-            && self.under_way.len() < window.min(self.unanswered_max)
-            && self.hold_until.is_none_or(|until| until <= now)
+        self.has_room(window) && self.hold_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether its window takes another batch.
+    pub(super) fn has_room(&self, window: usize) -> bool {
+        self.failed.is_empty() && self.under_way.len() < window.min(self.unanswered_max)
     }
 
     /// Whether anything is to be sent but for time and room: a full batch, or one that is being

@@ -277,7 +277,8 @@ impl State {
     /// Sends what a partition may send now.
     pub(super) fn pump(&mut self, shared: &Arc<Shared>, number: usize) {
         let linger = shared.options.linger;
-        if !self.lanes[number].has_ripe(linger) {
+        let lane = &self.lanes[number];
+        if !lane.has_ripe(linger) || !lane.has_room(shared.options.window) {
             return; // the clock need not be read for every record
         }
         let now = Instant::now();
