@@ -3,6 +3,8 @@
 
 #[path = "broker/backlog.rs"]
 mod backlog;
+#[path = "broker/enforcement.rs"]
+mod enforcement;
 #[path = "broker/groups.rs"]
 mod groups;
 #[path = "broker/limits.rs"]

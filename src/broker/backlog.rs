@@ -1,4 +1,4 @@
-//! Drives what groups do to the topics they read: backlog limits hold producers back, `protect`
+//! What groups do to the topics they read: backlog limits hold producers back, `protect`
 //! keeps retention from what is unread.
 //!
 //! # Promises
@@ -7,18 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::core::Core;
 use super::flow::{
-    BacklogEdge, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, PartitionSeen, Past, Phase,
+    BacklogEdge, BacklogOptions, BacklogWatch, Backlogged, Cause, PartitionSeen, Past, Phase,
+    TopicFlow,
 };
 use super::topic::Topic;
 use crate::types::{Protect, Timestamp, TopicConfig, TopicId, TopicPartition};
-
-/// How late a limit may follow what a group commits.
-const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The limits of all topics, and the topics that have any.
 pub(super) struct Backlogs {
@@ -38,26 +35,13 @@ impl Backlogs {
         begun
     }
 
-    /// Goes on for as long as the broker lives.
-    pub(super) async fn run(mut self) {
-        let mut interval = tokio::time::interval(INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let core = Arc::clone(&self.core);
-        loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = core.limits_changed.notified() => self.scan(),
-            }
-            self.tick();
-        }
-    }
-
-    fn tick(&mut self) {
+    /// Looks at all of them. To be called every 100 ms: so late a limit follows what a group commits.
+    pub(super) fn tick(&mut self) {
         let now = self.core.env.clock.monotonic();
         let topics = self.topics.iter().map(Arc::as_ref);
         let time = self.core.env.clock.now();
         for edge in self.watch.tick(topics, &self.core.board, now, time) {
-            self.tell(&edge);
+            self.tell(&edge, time, now);
         }
         self.topics.iter().for_each(|topic| self.protect(topic, now));
     }
@@ -71,8 +55,9 @@ impl Backlogs {
         }
     }
 
-    /// Finds topics with limits or protection. One that lost its last is looked at once more.
-    fn scan(&mut self) {
+    /// Finds topics with limits or protection. One that lost its last is looked at once more. To be
+    /// called when settings or topics change.
+    pub(super) fn scan(&mut self) {
         let known = std::mem::take(&mut self.topics);
         let is_limited = |topic: &Topic| {
             let config = topic.config_now();
@@ -84,19 +69,22 @@ impl Backlogs {
         self.topics = watched.cloned().collect();
     }
 
-    fn tell(&self, edge: &BacklogEdge) {
-        let name = self.core.topics.by_id(edge.topic).map(|topic| topic.name().to_string());
-        let topic = name.unwrap_or_else(|| edge.topic.to_string());
+    fn tell(&self, edge: &BacklogEdge, time: Timestamp, now: Duration) {
+        let Some(topic) = self.core.topics.by_id(edge.topic) else { return };
+        let (pressure, party, topic) = (&self.core.flow.pressure, &topic.flow.party, topic.name());
         let (group, lag) = (&edge.group, edge.progress.lag);
         let behind = format!("{} records, {} bytes, {:?}", lag.records, lag.bytes, lag.age);
         match (edge.from, edge.to) {
             (_, Phase::Binding) => {
                 info!("group {group} is {behind} behind in {topic}: its producers wait for it");
             }
-            (_, Phase::Released) => {
-                warn!(
-                    "group {group} has had no member for too long, {behind} behind in {topic}: no producer waits for it any more"
+            (Phase::Armed | Phase::Binding, Phase::Released) => {
+                let note = format!(
+                    "group {group} has had no member for too long, {behind} behind: nobody waits for it any more"
                 );
+                warn!("{topic}: {note}");
+                let cause = pressure.names().id(Cause::Backlog, group.as_str());
+                pressure.released(party, cause, note, time, now);
             }
             (Phase::Binding, _) => info!("group {group} holds nobody back in {topic} any more"),
             _ => {}
@@ -113,8 +101,8 @@ impl Backlogged for Topic {
         Topic::config(self)
     }
 
-    fn gate(&self) -> &BacklogGate {
-        &self.flow.backlog
+    fn flow(&self) -> &TopicFlow {
+        &self.flow
     }
 
     fn partitions(&self) -> Vec<PartitionSeen> {

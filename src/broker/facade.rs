@@ -9,16 +9,15 @@ use super::coordinator::{Coordinator, GroupHandle};
 use super::core::{Core, Opened};
 use super::error::OpenError;
 use super::flow::{ConnectionFlow, Flow, Identity, Place, PublisherGrant, Wake};
-use super::housekeeping::{divide_quotas, note_materialised, tick_flow};
+use super::housekeeping::{note_materialised, tick_flow};
 use super::lifecycle::Lifecycle;
 use super::options::BrokerOptions;
-use super::pressure::{follow_groups, follow_pressure};
 use super::pressure_topic::tell_pressure;
 use super::request::ShutdownMode;
 use super::space::{hold_limits, watch_disk};
 use super::topic::Topic;
 use super::topics::purge_tombstones;
-use crate::env::Env;
+use crate::env::{Clock, Env};
 use crate::types::{Class, Pushback};
 
 /// An event log in this process: topics, partitions, groups, limits. Cheap to clone; all clones are
@@ -104,12 +103,8 @@ impl Broker {
         let (groups, coordinator) = Coordinator::new(Arc::clone(&core), groups);
         let lifecycle = Lifecycle::new(Arc::clone(&core), tokio::spawn(coordinator.run()));
         lifecycle.run("disk watch", watch_disk(Arc::clone(&core)));
-        lifecycle.run("flow", tick_flow(Arc::clone(&core)));
+        lifecycle.run("flow", tick_flow(Arc::clone(&core), Backlogs::begin(&core)));
         lifecycle.run("limits of topics", hold_limits(Arc::clone(&core)));
-        lifecycle.run("backlog limits", Backlogs::begin(&core).run());
-        lifecycle.run("quotas", divide_quotas(Arc::clone(&core)));
-        lifecycle.run("pressure", follow_pressure(Arc::clone(&core)));
-        lifecycle.run("pace of groups", follow_groups(Arc::clone(&core)));
         if core.options.pressure.topic {
             lifecycle.run("pressure topic", tell_pressure(Arc::clone(&core)));
         }
@@ -170,6 +165,11 @@ impl Broker {
     /// What it was opened with.
     pub fn options(&self) -> &BrokerOptions {
         &self.core().options
+    }
+
+    /// The clock of the broker's machines.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.core().env.clock
     }
 
     /// Time since some fixed moment, as the broker's machines want it.

@@ -10,7 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::core::{Core, Phase};
 use super::error::FetchError;
 use super::facade::Broker;
-use super::flow::{Cause, ConnectionFlow, FetchPermit, Reading};
+use super::flow::{
+    Cause, CauseId, ConnectionFlow, FetchPermit, Numbers, QuotaRefusal, Reading, Waits,
+};
 use super::read::{Reads, execute, reading};
 use super::request::{FetchPartition, FetchRequest, FetchResponse, Fetched, FetchedPartition};
 use super::topic::PartitionHandle;
@@ -24,8 +26,8 @@ struct Plans {
     /// Whether to answer now: enough bytes, bytes that cannot be counted yet, or an error.
     ready: bool,
     limited_by: Option<Cause>,
-    /// When a quota lets a partition be read that has something.
-    quota_wait: Option<Duration>,
+    /// The quota that lets the first partition be read again that has something.
+    quota: Option<QuotaRefusal>,
     permit: FetchPermit,
 }
 
@@ -66,6 +68,7 @@ impl Broker {
                 break plans;
             }
             if plans.permit.bytes() == 0 && request.max_bytes > 0 {
+                let _waits = waits_for_pool(core, &request);
                 permit = tokio::select! {
                     first = core.flow.reads.pool.turn(slice, on_the_way, &reading) => first,
                     _ = phase.changed() => plans.permit,
@@ -73,13 +76,15 @@ impl Broker {
                 };
                 continue;
             }
-            let Plans { results, quota_wait, permit: unused, .. } = plans;
+            let Plans { results, quota, permit: unused, .. } = plans;
             drop(unused);
+            let _waits = quota.as_ref().map(|refusal| waits_for_quota(core, &request, refusal));
+            let pause = quota.as_ref().map(QuotaRefusal::pause);
             let mut news = news(&handles, &results);
             tokio::select! {
                 Some(_) = news.next() => {}
                 _ = phase.changed() => {}
-                () = sleep(quota_wait.unwrap_or_default()), if quota_wait.is_some() => {}
+                () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 () = sleep_until(deadline) => {}
             }
             permit = first_bytes(core, &request, &reading);
@@ -139,7 +144,7 @@ fn plan(core: &Core, request: &FetchRequest, handles: &Handles, mut permit: Fetc
     let mut results: Vec<Option<Result<Reads, FetchError>>> = Vec::new();
     results.resize_with(count, || None);
     let (mut bytes, mut ready, mut cut) = (0, false, false);
-    let mut quota_wait: Option<Duration> = None;
+    let mut quota: Option<QuotaRefusal> = None;
     let turn = core.next_turn(count);
     for at in (0..count).map(|step| (turn + step) % count) {
         let (Some(handle), Some(asked), Some(result)) =
@@ -163,10 +168,11 @@ fn plan(core: &Core, request: &FetchRequest, handles: &Handles, mut permit: Fetc
                 ready |= reads.is_cold();
                 let more = asked.from < reads.high();
                 cut |= room == 0 && more;
-                if let Err(wait) = allowance
+                if let Err(refusal) = allowance
                     && more
+                    && quota.as_ref().is_none_or(|first| refusal.pause() < first.pause())
                 {
-                    quota_wait = Some(quota_wait.map_or(wait, |other| wait.min(other)));
+                    quota = Some(refusal);
                 }
             }
             Err(_) => ready = true,
@@ -176,29 +182,47 @@ fn plan(core: &Core, request: &FetchRequest, handles: &Handles, mut permit: Fetc
     let results = results.into_iter().flatten().collect();
     let enough = bytes > 0 && bytes >= request.min_bytes as usize;
     let limited_by = match (cut || (budget == 0 && short), short) {
-        (false, _) => quota_wait.map(|_| Cause::Quota),
+        (false, _) => quota.as_ref().map(|_| Cause::Quota),
         (true, true) => Some(Cause::FetchPool),
         (true, false) => Some(Cause::FetchBytes),
     };
     let ready = ready || enough || (cut && bytes > 0) || count == 0 || request.min_bytes == 0;
-    Plans { results, bytes, ready, limited_by, quota_wait, permit }
+    Plans { results, bytes, ready, limited_by, quota, permit }
 }
 
-/// Bytes that quotas let through now, or when they let anything through again.
+/// Bytes that quotas let through now, or the one that lets nothing through.
 fn allowance(
     core: &Core,
     request: &FetchRequest,
     asked: &FetchPartition,
-) -> Result<usize, Duration> {
+) -> Result<usize, QuotaRefusal> {
     if core.flow.quotas.is_unused() {
         return Ok(usize::MAX);
     }
     let Some(topic) = core.topics.by_id(asked.topic) else { return Ok(usize::MAX) };
     let now = core.env.clock.monotonic();
-    match reader(core, request).fetch_allowed(topic.name(), request.group.as_ref(), now) {
-        Ok(bytes) => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
-        Err(refusal) => Err(refusal.pause()),
-    }
+    let reader = reader(core, request);
+    let allowed = reader.fetch_allowed(topic.name(), request.group.as_ref(), now)?;
+    Ok(usize::try_from(allowed).unwrap_or(usize::MAX))
+}
+
+/// Its reader is limited until the answer is dropped.
+fn waits(core: &Core, request: &FetchRequest, cause: CauseId, numbers: Numbers) -> Waits {
+    let (clock, group) = (&core.env.clock, request.group.as_ref());
+    let party = reader(core, request).parties().reader(group, clock.monotonic());
+    Waits::begin(party, cause, numbers, clock)
+}
+
+fn waits_for_pool(core: &Core, request: &FetchRequest) -> Waits {
+    let pool = &core.flow.reads.pool;
+    let numbers =
+        Numbers { observed: pool.used(), limit: pool.limit(), unit: "bytes", until: None };
+    waits(core, request, Cause::FetchPool.into(), numbers)
+}
+
+fn waits_for_quota(core: &Core, request: &FetchRequest, refusal: &QuotaRefusal) -> Waits {
+    let numbers = Numbers::of(&refusal.pushback(), core.env.clock.monotonic());
+    waits(core, request, refusal.cause(), numbers)
 }
 
 /// Counts what is delivered against the quotas.
@@ -263,8 +287,9 @@ async fn answer(core: &Core, request: FetchRequest, plans: Plans) -> FetchRespon
             Err(error) => answered.push(Some(Err(error))),
         }
     }
+    let told = |numbers| Some(waits(core, &request, Cause::ColdReads.into(), numbers));
     let mut executed =
-        execute(reads, request.mode, &core.flow.reads, &mut permit).await.into_iter();
+        execute(reads, request.mode, &core.flow.reads, &mut permit, told).await.into_iter();
     let mut total = 0;
     let one = |(at, result): (FetchPartition, Option<Result<Fetched, FetchError>>)| {
         let result = result.or_else(|| executed.next()).unwrap_or(Err(FetchError::Closed));

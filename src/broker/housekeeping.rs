@@ -1,4 +1,4 @@
-//! Background work: shares of publishers and quotas, which partitions have files. Space is given back
+//! Background work: all that flow control decides, which partitions have files. Space is given back
 //! in `space.rs`; retention by time and size, and clean marks on quiet partitions, are storage's work.
 
 use std::sync::Arc;
@@ -7,41 +7,62 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
+use super::backlog::Backlogs;
 use super::catalog::CatalogRecord;
 use super::core::Core;
+use super::flow::{Paces, Pressure};
 use crate::types::TopicPartition;
 
-/// Lets flow control decide, and wakes those that wait for it.
-pub(super) async fn tick_flow(core: Arc<Core>) {
+/// Lets flow control decide, and wakes those that wait for it; tells who is limited, and how groups
+/// keep up. Nothing of it waits for anything but the next tick.
+pub(super) async fn tick_flow(core: Arc<Core>, mut backlogs: Backlogs) {
     let mut tick = tokio::time::interval(FLOW_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (tell_each, look_each) = (ticks(Pressure::TICK), ticks(Paces::LOOK_EVERY));
+    let mut ticked = 0u64;
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = core.limits_changed.notified() => {
+                backlogs.scan();
+                backlogs.tick();
+                continue;
+            }
+        }
         let now = core.env.clock.monotonic();
         for wake in core.flow.tick(now, core.as_ref()) {
             wake.offer_changed(now);
         }
+        divide_quotas(&core, now);
+        backlogs.tick();
+        ticked += 1;
+        if ticked.is_multiple_of(tell_each) {
+            core.tell_pressure(now);
+        }
+        if ticked.is_multiple_of(look_each) {
+            core.look_at_groups(now);
+        }
     }
 }
 
-/// The longest a publisher waits for what another left; a few syncs of a disk.
+/// Ticks in so much time.
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / FLOW_INTERVAL.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The longest a publisher waits for what another left, and a limit for what a group committed; a
+/// few syncs of a disk.
 const FLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Divides quotas among those who are under them, and tells them what topics store.
-pub(super) async fn divide_quotas(core: Arc<Core>) {
-    loop {
-        tokio::time::sleep(QUOTA_INTERVAL).await;
-        if core.flow.quotas.is_unused() {
-            continue;
-        }
-        let topics = core.topics.now().sorted();
-        core.flow.quotas.measure_storage(topics.iter().map(|topic| (topic.name(), topic.bytes())));
-        core.flow.quotas.tick(core.env.clock.monotonic());
+fn divide_quotas(core: &Core, now: Duration) {
+    if core.flow.quotas.is_unused() {
+        return;
     }
+    let topics = core.topics.now().sorted();
+    core.flow.quotas.measure_storage(topics.iter().map(|topic| (topic.name(), topic.bytes())));
+    core.flow.quotas.tick(now);
 }
-
-/// How late a share may follow what others use.
-const QUOTA_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Marks in the catalog which partitions have files, so that missing ones are noticed.
 pub(super) async fn note_materialised(core: Arc<Core>) {

@@ -1,38 +1,27 @@
-//! Looks at who is limited, and at how groups keep up, until the broker ends.
+//! Who is limited, and how groups keep up, as the tick of flow control looks at it.
 
-use std::sync::{Arc, PoisonError};
-
-use tokio::time::MissedTickBehavior;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use super::core::{Core, Phase};
-use super::flow::{GroupPace, Paces, Pressure, ReadTopic};
+use super::flow::{GroupPace, ReadTopic};
 use super::topic::Topic;
 use crate::types::GroupId;
 
-/// Turns what limits now into causes and events.
-pub(super) async fn follow_pressure(core: Arc<Core>) {
-    let mut tick = tokio::time::interval(Pressure::TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let (time, now) = (core.env.clock.now(), core.env.clock.monotonic());
-        let states = core.flow.states(core.phase() != Phase::Running, now);
-        core.flow.pressure.tick(&states, time, now);
-    }
-}
-
-/// Notes how far groups are behind, in time, and how fast they read.
-pub(super) async fn follow_groups(core: Arc<Core>) {
-    loop {
-        tokio::time::sleep(Paces::LOOK_EVERY).await;
-        let topics = core.topics.now().sorted();
-        let read: Vec<ReadTopic> = topics.iter().filter_map(|topic| read(&core, topic)).collect();
-        let now = core.env.clock.monotonic();
-        core.paces.lock().unwrap_or_else(PoisonError::into_inner).look(&read, now);
-    }
-}
-
 impl Core {
+    /// Turns what limits now into causes and events.
+    pub(super) fn tell_pressure(&self, now: Duration) {
+        let states = self.flow.states(self.phase() != Phase::Running, now);
+        self.flow.pressure.tick(&states, self.env.clock.now(), now);
+    }
+
+    /// Notes how far groups are behind, in time, and how fast they read.
+    pub(super) fn look_at_groups(&self, now: Duration) {
+        let topics = self.topics.now().sorted();
+        let read: Vec<ReadTopic> = topics.iter().filter_map(|topic| read(self, topic)).collect();
+        self.paces.lock().unwrap_or_else(PoisonError::into_inner).look(&read, now);
+    }
+
     /// How groups kept up at the last look.
     pub(super) fn group_paces(&self) -> Vec<GroupPace> {
         self.paces.lock().unwrap_or_else(PoisonError::into_inner).told().to_vec()

@@ -133,6 +133,7 @@ fn value(event: &PressureEvent) -> String {
         "limit": event.limit,
         "unit": event.unit,
         "retry_after_ms": event.retry_after_ms,
+        "note": event.note,
         "says": event.to_string(),
     })
     .to_string()
@@ -154,6 +155,7 @@ mod tests {
             limit: 5,
             unit: "records".to_owned(),
             retry_after_ms: 180,
+            note: String::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::FetchError;
-use super::flow::{ColdReads, FetchPermit, ReadPath, Reading};
+use super::flow::{ColdReads, FetchPermit, Numbers, ReadPath, Reading, Waits};
 use super::request::{Fetched, ReadMode};
 use crate::storage::{Partition, ReadError, ReadPlan, ReadRequest};
 use crate::types::Offset;
@@ -152,14 +152,15 @@ impl Reads {
 
 /// The bytes of many reads: those in memory on this thread, the others, when it is their turn, on
 /// one that may wait. `permit` is kept as large as what is read; who waits for the disk keeps none
-/// of the pool from those that do not.
+/// of the pool from those that do not, and is `told` of: limited by `cold_reads`.
 pub(super) async fn execute(
     reads: Vec<Reads>,
     mode: ReadMode,
     path: &Arc<ReadPath>,
     permit: &mut FetchPermit,
+    told: impl Fn(Numbers) -> Option<Waits>,
 ) -> Vec<Result<Fetched, FetchError>> {
-    let read = fetch_all(reads, mode, path, permit).await;
+    let read = fetch_all(reads, mode, path, permit, told).await;
     permit.resize(size_bytes(&read));
     read
 }
@@ -169,6 +170,7 @@ async fn fetch_all(
     mode: ReadMode,
     path: &Arc<ReadPath>,
     permit: &mut FetchPermit,
+    told: impl Fn(Numbers) -> Option<Waits>,
 ) -> Vec<Result<Fetched, FetchError>> {
     if reads.iter().all(Reads::is_resident) {
         return reads.into_iter().map(|read| read.fetch(mode)).collect();
@@ -178,9 +180,10 @@ async fn fetch_all(
         return Vec::new();
     };
     let bytes = reads.iter().map(bytes).sum::<usize>() as u64;
-    let mut place = Place::take(&path.cold, bytes, clock.monotonic());
+    let now = clock.monotonic();
+    let mut place = Place::take(&path.cold, bytes, now);
     permit.resize(0);
-    place.wait().await;
+    place.wait(told, now).await;
     permit.resize(place.bytes);
     let count = reads.len();
     let cold = move || {
@@ -215,10 +218,14 @@ impl Place<'_> {
         Place { reads, bytes, wait: reads.reserve(bytes, now) }
     }
 
-    async fn wait(&self) {
-        if !self.wait.is_zero() {
-            tokio::time::sleep(self.wait).await;
+    async fn wait(&self, told: impl Fn(Numbers) -> Option<Waits>, now: Duration) {
+        if self.wait.is_zero() {
+            return;
         }
+        let observed = u64::try_from(self.wait.as_millis()).unwrap_or(u64::MAX);
+        let until = Some(now.saturating_add(self.wait));
+        let _waits = told(Numbers { observed, limit: 0, unit: "ms", until });
+        tokio::time::sleep(self.wait).await;
     }
 
     /// So much was read; what was reserved beyond is free again.

@@ -8,7 +8,7 @@ use super::metric_values::values;
 use crate::metrics::{Counter, Histogram, Reading, Sheet};
 use crate::types::{
     ClusterInfo, Entity, EntityKind, GroupId, LimitUse, PressureQuery, PressureReport,
-    PushbackCode, PushbackScope, Timestamp, WhyReport,
+    PushbackCode, PushbackScope, Timestamp, WhyReport, WouldRefuse,
 };
 
 /// Numbers the broker itself counts.
@@ -77,7 +77,18 @@ impl Broker {
         };
         let metrics = if query.metrics { values(&self.metrics()) } else { Vec::new() };
         let disk = core.flow.disk_pressure();
-        PressureReport { limits, limited, limited_left_off, disk, events, metrics }
+        let enforcement = core.options.flow.enforcement.name().to_owned();
+        let would_refuse = core.flow.would_refuse().to_vec();
+        PressureReport {
+            enforcement,
+            would_refuse,
+            limits,
+            limited,
+            limited_left_off,
+            disk,
+            events,
+            metrics,
+        }
     }
 
     /// Who makes `target` wait; `None` when there is no such thing.
@@ -194,6 +205,11 @@ impl Broker {
             sheet.push_of("stoplog_writer_window_bytes", help, labels, window);
         }
         self.group_metrics(sheet);
+        for WouldRefuse { limit, refusals } in core.flow.would_refuse() {
+            let help = "Refusals that a dry run, of everything or of a quota, did not make.";
+            let labels = vec![("limit", limit)];
+            sheet.push_of("stoplog_would_refuse_total", help, labels, Reading::Counter(refusals));
+        }
         for quota in self.quotas(None) {
             let would: u64 = quota.used.iter().map(|used| used.would_throttle).sum();
             let labels = vec![("quota", quota.entity.to_string())];

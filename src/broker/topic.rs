@@ -10,8 +10,8 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::error::FetchError;
 use super::flow::{
-    BacklogClaim, ConnectionFlow, FetchPermit, Offer, Opening, PartitionFlow, Past, Reading,
-    TopicFlow, TopicRules, WriterMask,
+    BacklogClaim, ConnectionFlow, FetchPermit, Numbers, Offer, Opening, PartitionFlow, Past,
+    Reading, TopicFlow, TopicRules, Waits, WriterMask,
 };
 use super::read::{Reads, execute, reading};
 use super::request::{Fetched, ReadMode};
@@ -223,7 +223,7 @@ impl PartitionHandle {
         mode: ReadMode,
     ) -> Result<Fetched, FetchError> {
         let mut permit = self.flow.reads.pool.wait(max_bytes as u64).await;
-        self.read_with(&mut permit, from, max_bytes, mode).await
+        self.read_with(&mut permit, from, max_bytes, mode, |_| None).await
     }
 
     /// Bytes of the pool of what is read, for [`PartitionHandle::read_with`] from `from` on; to be
@@ -238,17 +238,19 @@ impl PartitionHandle {
         self.flow.reads.pool.turn(bytes as u64, connection.on_the_way(), reading).await
     }
 
-    /// [`PartitionHandle::read`] with bytes that the caller took before.
+    /// [`PartitionHandle::read`] with bytes that the caller took before. A wait for the disk is
+    /// `told`: it is one for `cold_reads`.
     pub async fn read_with(
         &self,
         permit: &mut FetchPermit,
         from: Offset,
         max_bytes: usize,
         mode: ReadMode,
+        told: impl Fn(Numbers) -> Option<Waits>,
     ) -> Result<Fetched, FetchError> {
         let mut reads = Reads::new(self.log()?, from);
         reads.plan(max_bytes)?;
-        let fetched = execute(vec![reads], mode, &self.flow.reads, permit).await.pop();
+        let fetched = execute(vec![reads], mode, &self.flow.reads, permit, told).await.pop();
         fetched.unwrap_or(Err(FetchError::Closed))
     }
 

@@ -12,7 +12,7 @@ use super::position::rfc3339;
 use crate::client::Admin;
 use crate::types::{
     DiskPressure, EntityKind, LimitUse, Limited, PressureEvent, PressureQuery, PressureReport,
-    format_bytes, parse_duration,
+    WouldRefuse, format_bytes, parse_duration,
 };
 
 const EXAMPLES: &str = "\
@@ -77,6 +77,9 @@ async fn look(args: &PressureArgs, admin: &Admin, out: &mut Output) -> Result<()
     if args.history.is_some() {
         history(&report.events, out)?;
     }
+    if let Some(line) = enforcement(&report) {
+        out.say(line)?;
+    }
     out.say(disk(&report.disk))?;
     let mut table = Table::new(&["LIMIT", "SCOPE", "USED", "OF", "ACTION", "SINCE", "REFUSED"]);
     report.limits.iter().for_each(|limit| table.row(row(limit)));
@@ -130,6 +133,19 @@ fn history(events: &[PressureEvent], out: &mut Output) -> CommandResult {
         ]);
     }
     out.table(&table)
+}
+
+/// What is not in force, when something is not.
+fn enforcement(report: &PressureReport) -> Option<String> {
+    let would = |limit: &WouldRefuse| format!("{} by {}", grouped(limit.refusals), limit.limit);
+    match report.enforcement.as_str() {
+        "dry_run" => {
+            let would: Vec<_> = report.would_refuse.iter().map(would).collect();
+            Some(format!("dry run: would have refused {}", would.join(", ")))
+        }
+        "off" => Some("enforcement is off: no quota, window or share is asked".to_owned()),
+        _ => None,
+    }
 }
 
 fn disk(disk: &DiskPressure) -> String {

@@ -2,6 +2,7 @@
 //! which may not see each other. Deliberately absent: behaviour with I/O, time or randomness.
 
 mod acks;
+mod cause;
 mod class;
 mod describe;
 mod error_code;
@@ -15,6 +16,7 @@ mod quota;
 mod topic;
 
 pub use acks::{Acks, DurabilityLevel};
+pub use cause::Cause;
 pub use class::{Class, ClassError};
 pub use describe::{
     ClusterInfo, CommittedOffset, GroupDescription, GroupListing, LimitUse, MemberDescription,
@@ -28,7 +30,7 @@ pub use ids::{
 pub use name::{GroupId, InvalidName, TopicName};
 pub use pressure::{
     CauseShare, DiskPressure, Entity, EntityKind, InvalidEntityKind, Limited, MetricValue,
-    PressureEvent, PressureQuery, PressureReport, WhyReport, WhyStep,
+    PressureEvent, PressureQuery, PressureReport, WhyReport, WhyStep, WouldRefuse,
 };
 pub use pushback::{Effects, Pushback, PushbackCode, PushbackScope, Severity};
 pub use quantity::{InvalidQuantity, format_bytes, format_duration, parse_bytes, parse_duration};

@@ -181,13 +181,16 @@ pub struct PressureEvent {
     pub unit: String,
     /// When the limited side is to try again, in milliseconds; 0 = no time can be named.
     pub retry_after_ms: u32,
+    /// What there is to say beside; mostly empty.
+    pub note: String,
 }
 
 impl fmt::Display for PressureEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PressureEvent { entity, from, to, observed, limit, unit, retry_after_ms, .. } = self;
         if to == "none" {
-            return write!(f, "{entity} is no longer limited by {from}");
+            write!(f, "{entity} is no longer limited by {from}")?;
+            return if self.note.is_empty() { Ok(()) } else { write!(f, ": {}", self.note) };
         }
         write!(f, "{entity} is limited by {to}")?;
         if *limit > 0 {
@@ -246,6 +249,15 @@ pub struct MetricValue {
     pub value: u64,
 }
 
+/// Refusals that a dry run did not make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldRefuse {
+    /// `quota`, `window` (of a log writer) or `share` (of a publisher in it).
+    pub limit: String,
+    /// Since the start of the broker.
+    pub refusals: u64,
+}
+
 /// How much a report is to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PressureQuery {
@@ -266,6 +278,10 @@ impl Default for PressureQuery {
 /// What limits whom, right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PressureReport {
+    /// `on`, `dry_run` or `off`: whether quotas, windows and shares refuse.
+    pub enforcement: String,
+    /// What those refused that do not, by limit.
+    pub would_refuse: Vec<WouldRefuse>,
     /// Every limit with its use, the binding ones first.
     pub limits: Vec<LimitUse>,
     /// Who is limited or was in the last minute: first who is now.

@@ -8,11 +8,12 @@ use stoplog::broker::{Broker, NewTopic, ProduceError, ShutdownMode, Topic};
 use stoplog::env::sim::SimClock;
 use stoplog::env::{Env, SeededRng};
 use stoplog::types::{
-    Effects, Offset, PartitionId, Pushback, PushbackCode, PushbackScope, Severity,
+    Effects, EntityKind, Offset, PartitionId, PressureQuery, Pushback, PushbackCode, PushbackScope,
+    Severity,
 };
 
 use crate::groups::{commit, join, leave};
-use crate::world::{World, batch, config, large_batch, produce, request, run, until};
+use crate::world::{World, batch, config, large_batch, produce, read_all, request, run, until};
 
 async fn orders(broker: &Broker, backlog: &str) -> Arc<Topic> {
     let mut new = NewTopic::new("orders".parse().unwrap(), 1);
@@ -169,7 +170,46 @@ fn a_group_that_is_gone_for_long_holds_nobody_back_and_a_deploy_does() {
         })
         .await;
         send(&broker, &topic).await.expect("a dead group closes no topic");
+        let ended =
+            "topic orders is no longer limited by backlog:email: group email has had no member";
+        until("the release is told", || events(&broker).iter().any(|it| it.starts_with(ended)))
+            .await;
         broker.shutdown(ShutdownMode::AtOnce).await;
+    });
+}
+
+/// What came and went of topics.
+fn events(broker: &Broker) -> Vec<String> {
+    let query = PressureQuery { history_ms: u32::MAX, ..PressureQuery::default() };
+    let events = broker.pressure_of(query).events;
+    let topics = events.iter().filter(|event| event.entity.kind == EntityKind::Topic);
+    topics.map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_group_that_begins_and_ends_to_hold_a_topic_back_is_an_event_though_nobody_was_refused() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = orders(&broker, "email:records=3").await;
+        let me = join(&broker, 1).await;
+        counts(&topic).await;
+        for _ in 0..3 {
+            send(&broker, &topic).await.expect("as far behind as it may be");
+        }
+        until("it is told", || !events(&broker).is_empty()).await;
+        let told = events(&broker).remove(0);
+        assert_eq!(told, "topic orders is limited by backlog:email: 3 of 3 records");
+        broker.groups().commit(commit(&topic, Some(&me), 3)).await.unwrap();
+        until("its end is told", || events(&broker).len() == 2).await;
+        let told = events(&broker).remove(1);
+        assert_eq!(told, "topic orders is no longer limited by backlog:email");
+        let name = "__pressure".parse().unwrap();
+        until("the topic is made", || broker.topic(&name).is_some()).await;
+        let told = broker.topic(&name).unwrap();
+        until("both are there", || end(&told) >= Offset(2)).await;
+        let values = read_all(&told, 0).await;
+        let both = values.iter().filter(|value| value.contains("\"name\":\"orders\""));
+        assert_eq!(both.count(), 2, "{values:?}");
     });
 }
 

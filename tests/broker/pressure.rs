@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stoplog::broker::flow::{ConnectionFlow, Identity, Load};
 use stoplog::broker::{
-    AlterTopicError, Broker, CreateTopicError, DeleteTopicError, NewTopic, ProduceError,
-    ShutdownMode, Topic,
+    AlterTopicError, Broker, CreateTopicError, DeleteTopicError, FetchPartition, FetchRequest,
+    FetchResponse, NewTopic, ProduceError, ReadMode, ShutdownMode, Topic,
 };
-use stoplog::types::{Entity, EntityKind, MetricValue, PressureQuery, WhyReport};
+use stoplog::types::{
+    Entity, EntityKind, MetricValue, Offset, PartitionId, PressureQuery, WhyReport,
+};
 
 use crate::world::{World, config, large_batch, produce, read_all, run, until};
 
@@ -152,5 +155,107 @@ fn events_are_edges_and_become_records_of_a_topic_that_only_the_broker_changes()
         assert!(matches!(refused, Err(DeleteTopicError::Reserved(_))), "{refused:?}");
         let refused = broker.add_partitions(&name(), 2).await;
         assert!(matches!(refused, Err(AlterTopicError::Reserved(_))), "{refused:?}");
+    });
+}
+
+fn reader() -> Entity {
+    Entity::new(EntityKind::Client, "reader")
+}
+
+/// Reads all of a topic as the client `reader`, however long it takes.
+fn fetch(
+    broker: &Broker,
+    flow: &ConnectionFlow,
+    topic: &Topic,
+) -> impl Future<Output = FetchResponse> + Send + 'static {
+    let (topic, partition) = (topic.id(), PartitionId(0));
+    let at = FetchPartition { topic, partition, from: Offset::ZERO, max_bytes: 4 << 20 };
+    let request = FetchRequest {
+        partitions: vec![at],
+        max_bytes: 4 << 20,
+        min_bytes: 1,
+        max_wait: Duration::from_secs(3_600),
+        mode: ReadMode::Owned,
+        connection: Some(flow.clone()),
+        group: None,
+    };
+    let broker = broker.clone();
+    async move { broker.fetch(request).await }
+}
+
+fn connect(broker: &Broker) -> ConnectionFlow {
+    broker.connect(Identity::anonymous("reader", [127, 0, 0, 1].into()))
+}
+
+/// What limits the reader now.
+fn limited_by(broker: &Broker) -> String {
+    let limited = broker.pressure().limited;
+    let it = limited.into_iter().find(|limited| limited.entity == reader());
+    it.map_or("none".to_owned(), |limited| limited.by)
+}
+
+#[test]
+fn a_fetch_that_waits_for_the_pool_limits_its_client_until_it_ends() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, "orders", &[]).await;
+        produce(&broker, &topic, 0, large_batch(1_000)).await.unwrap();
+        let flow = connect(&broker);
+        // It has something on the way already, and others have the rest.
+        let unread = fetch(&broker, &flow, &topic).await;
+        let pool = &broker.flow().reads.pool;
+        let others = (pool.overdraw(pool.limit()), pool.take_kept(pool.limit()));
+        let waiting = tokio::spawn(fetch(&broker, &flow, &topic));
+        until("it is told", || limited_by(&broker) == "fetch_pool").await;
+        let report = why(&broker, &reader()).await;
+        assert_eq!(report.root, Entity::new(EntityKind::Broker, ""), "{report:?}");
+        drop((others, unread));
+        assert_eq!(waiting.await.unwrap().limited_by, None);
+        until("its end is told", || limited_by(&broker) == "none").await;
+    });
+}
+
+#[test]
+fn a_fetch_that_waits_for_a_quota_limits_its_client_until_it_is_given_up() {
+    run(async {
+        let broker = World::new().open().await;
+        let topic = topic(&broker, "orders", &[]).await;
+        produce(&broker, &topic, 0, large_batch(BURST)).await.unwrap();
+        let one = vec![("fetch_bytes".to_owned(), "1".to_owned())];
+        broker.set_quota("client/reader".parse().unwrap(), one, false).await.unwrap();
+        let flow = connect(&broker);
+        drop(fetch(&broker, &flow, &topic).await);
+        let waiting = tokio::spawn(fetch(&broker, &flow, &topic));
+        until("it is told", || limited_by(&broker) == "quota:client/reader").await;
+        let report = why(&broker, &reader()).await;
+        assert_eq!(report.root, Entity::new(EntityKind::Quota, "client/reader"), "{report:?}");
+        waiting.abort();
+        until("its end is told", || limited_by(&broker) == "none").await;
+    });
+}
+
+#[test]
+fn a_read_that_waits_for_its_turn_at_the_disk_is_limited_by_cold_reads() {
+    run(async {
+        let world = World::new();
+        let broker = world.open().await;
+        let topic = topic(&broker, "orders", &[("segment_bytes", "64KiB")]).await;
+        for _ in 0..20 {
+            produce(&broker, &topic, 0, large_batch(9_000)).await.unwrap();
+        }
+        broker.shutdown(ShutdownMode::Graceful).await;
+        world.disk.set_resident(false);
+        let broker = world.open().await;
+        let topic = broker.topic(topic.name()).unwrap();
+        let (reads, now) = (&broker.flow().reads, broker.monotonic());
+        reads.tick(now, Load::Slow);
+        assert!(reads.cold.reserve(1 << 40, now) < Duration::from_secs(1), "hours of debt");
+        let waiting = tokio::spawn(fetch(&broker, &connect(&broker), &topic));
+        until("it is told", || limited_by(&broker) == "cold_reads").await;
+        let report = why(&broker, &reader()).await;
+        assert_eq!(report.root, Entity::new(EntityKind::DataDir, ""), "{report:?}");
+        assert!(report.until_ms.is_some(), "{report:?}");
+        waiting.abort();
+        until("its end is told", || limited_by(&broker) == "none").await;
     });
 }

@@ -29,7 +29,7 @@ fn join() -> group_heartbeat::Request {
 }
 
 /// Heartbeats until the member owns this many partitions.
-async fn settle(peer: &mut Peer, partitions: usize) -> group_heartbeat::Response {
+pub async fn settle(peer: &mut Peer, partitions: usize) -> group_heartbeat::Response {
     let mut told = peer.call(&join()).await.expect("joined");
     let mut owned = Vec::new();
     for _ in 0..100 {

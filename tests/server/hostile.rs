@@ -6,7 +6,7 @@ use stoplog::protocol::native::{
     FrameFlags, FrameHeader, FrameType, encode_call, goodbye, grant, hello, ping,
 };
 use stoplog::server::ServerOptions;
-use stoplog::types::ErrorCode;
+use stoplog::types::{Cause, ErrorCode};
 
 use super::peer::{Peer, Site, greeting};
 
@@ -168,8 +168,15 @@ async fn connections_beyond_the_limit_are_told_so() {
 async fn notices_of_a_broker_are_no_requests() {
     let site = Site::start().await;
     let mut peer = site.peer().await;
-    peer.notify(&grant::Request { publisher: 1, epoch: 0, bytes_to: 1 << 40, ttl_ms: 1, cause: 0 })
-        .await;
+    peer.notify(&grant::Request {
+        publisher: 1,
+        epoch: 0,
+        bytes_to: 1 << 40,
+        ttl_ms: 1,
+        cause: Cause::Grant,
+        name: String::new(),
+    })
+    .await;
     assert_eq!(refused_with(&mut peer).await, ErrorCode::UnknownRequest);
     peer.call(&ping::Request {}).await.expect("the connection goes on");
 }

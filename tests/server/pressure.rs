@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use stoplog::protocol::native::{credit, pressure, subscribe, why};
+use stoplog::protocol::native::{
+    FrameType, credit, grant, pressure, publisher_open, subscribe, want, why,
+};
 use stoplog::server::ServerOptions;
 use stoplog::types::{
-    EntityKind, ErrorCode, Offset, PartitionId, PressureEvent, PressureQuery, TopicId,
+    Cause, Class, EntityKind, ErrorCode, Offset, PartitionId, PressureEvent, PressureQuery, TopicId,
 };
 
+use super::groups::settle;
 use super::peer::{Peer, Site, batch, greeting};
 
 fn subscribe_to(topic: TopicId, partition: u32) -> subscribe::Request {
@@ -70,4 +73,27 @@ async fn a_subscription_that_gives_no_credit_is_told_of_once_and_is_the_root() {
     let ask = why::Request { kind: EntityKind::Group, name: "nobody".to_owned() };
     let unknown = other.call(&ask).await.expect_err("nobody knows it");
     assert_eq!(unknown.code, ErrorCode::GroupNotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_a_group_withholds_names_the_group() {
+    let site = Site::start().await;
+    let limit = [("backlog", "email:records=5"), ("durability", "os")];
+    let topic = site.topic_with("orders", 1, &limit).await;
+    let (mut reader, mut writer) = (site.peer().await, site.peer().await);
+    settle(&mut reader, 1).await;
+    let open = publisher_open::Request { topic, class: Class::Normal };
+    let publisher = writer.call(&open).await.expect("open").grant.publisher;
+    // As soon as the group's lag counts.
+    let told = loop {
+        writer.notify(&want::Request { publisher, bytes: 1 << 20 }).await;
+        let (grant, _) = writer.notice::<grant::Request>().await;
+        if grant.cause == Cause::Backlog {
+            break grant;
+        }
+        while writer.kept(FrameType::Grant) > 0 {
+            writer.notice::<grant::Request>().await;
+        }
+    };
+    assert_eq!(told.name, "email");
 }

@@ -2,7 +2,7 @@
 
 use super::topics::Topic;
 use crate::protocol::native::{FrameLimits, grant, hello, metadata, publisher_open};
-use crate::types::{ClusterInfo, CompressionHint, LeaderEpoch, PartitionId, TimestampType};
+use crate::types::{Cause, ClusterInfo, CompressionHint, LeaderEpoch, PartitionId, TimestampType};
 
 pub(super) fn topic_metadata(topic: &Topic) -> metadata::TopicMetadata {
     let partition = |number| metadata::PartitionMetadata {
@@ -36,8 +36,14 @@ pub(super) fn hello_answer() -> hello::Response {
 }
 
 pub(super) fn publisher_answer() -> publisher_open::Response {
-    let grant =
-        grant::Request { publisher: 1, epoch: 0, bytes_to: u64::MAX, ttl_ms: u32::MAX, cause: 0 };
+    let grant = grant::Request {
+        publisher: 1,
+        epoch: 0,
+        bytes_to: u64::MAX,
+        ttl_ms: u32::MAX,
+        cause: Cause::Grant,
+        name: String::new(),
+    };
     publisher_open::Response { grant, allowance_bytes: u32::MAX }
 }
 

@@ -105,8 +105,8 @@ impl Flow {
         if self.options.enforcement != Enforcement::Off {
             ticket.seat = self.take_seat(&ask, now)?;
             ticket.writer = self.take_window(&ask, now)?;
-            ticket.charged = self.charge_quotas(header, &ask, now)?;
         }
+        ticket.charged = self.charge_quotas(header, &ask, now)?;
         ticket.reserved = self.reserve_topic(&ask, now)?;
         ticket.backlog = hold_backlog(&ask)?;
         ticket.on_disk = self.take_disk(&ask, now)?;
@@ -137,7 +137,7 @@ impl Flow {
             return Ok(Some(Arc::clone(seat)));
         };
         if self.options.enforcement == Enforcement::DryRun {
-            self.would_refuse.increment();
+            self.forgone.share.increment();
             return Ok(None);
         }
         let excess = observed.saturating_add(ask.bytes).saturating_sub(limit).max(ask.bytes);
@@ -157,7 +157,7 @@ impl Flow {
             return Ok(Some(writer));
         };
         if self.options.enforcement == Enforcement::DryRun {
-            self.would_refuse.increment();
+            self.forgone.window.increment();
             gauge.force(ask.bytes);
             return Ok(Some(writer));
         }
@@ -211,13 +211,7 @@ impl Flow {
         let (topic, bytes) = (&ask.topic.name, ask.bytes);
         let charged = charged
             .and_then(|header| connection.charge_batch(header, topic, bytes, ask.records, now));
-        match charged {
-            Err(_) if self.options.enforcement == Enforcement::DryRun => {
-                self.would_refuse.increment();
-                Ok(None)
-            }
-            charged => charged.map_err(|refusal| in_time(refusal.pushback(), ask.deadline)),
-        }
+        charged.map_err(|refusal| in_time(refusal.pushback(), ask.deadline))
     }
 
     fn reserve_topic(&self, ask: &Ask<'_>, now: Duration) -> Result<u64, Pushback> {

@@ -89,6 +89,7 @@ mod tests {
             limit: 0,
             unit: String::new(),
             retry_after_ms: 0,
+            note: String::new(),
         }
     }
 

@@ -13,11 +13,10 @@ use tokio::sync::Notify;
 use super::tick::Ticking;
 use super::{
     BacklogGate, Cause, ConnectionFlow, ControllerOptions, DiskGauge, DiskOptions, DiskWatch, Edge,
-    Enforcement, FetchPool, FlowOptions, GrantOptions, Identity, NoWake, Offer, Parties, Party,
-    Pool, Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree,
+    Enforcement, FetchPool, FlowOptions, Forgone, GrantOptions, Identity, NoWake, Offer, Parties,
+    Party, Pool, Pressure, PressureOptions, PublisherGrant, QuotaOptions, QuotaTable, QuotaTree,
     ReadOptions, ReadPath, Seat, Seats, Share, TopicLimit, Wake, WriterGauge, WriterMask,
 };
-use crate::metrics::Counter;
 use crate::types::{Class, DiskPressure, Entity, EntityKind, TopicName};
 
 /// All limits of one broker.
@@ -47,8 +46,8 @@ pub struct Flow {
     pub look_at_disk: Notify,
     /// A topic refuses, or is over its limit and drops its oldest segments.
     pub over_limit: Notify,
-    /// Batches that quotas or windows would have refused, had they been in force.
-    pub would_refuse: Counter,
+    /// Batches that shares and windows would have refused, had they been in force.
+    pub forgone: Forgone,
     pub(super) ticking: Mutex<Ticking>,
 }
 
@@ -111,7 +110,9 @@ impl Flow {
         let controllers = controller_options(&options, pool.limit());
         let ticking = Ticking::new(controllers, surroundings.writers, surroundings.now);
         let writer = |_| WriterGauge::new(ticking.window());
-        let quotas = QuotaTree::new(QuotaOptions::default(), Arc::clone(pressure.names()), quotas);
+        let quota_options =
+            QuotaOptions { enforcement: options.enforcement, ..QuotaOptions::default() };
+        let quotas = QuotaTree::new(quota_options, Arc::clone(pressure.names()), quotas);
         let quotas = Arc::new(quotas);
         let share = pool.connection_share();
         let identity = Identity::embedded();
@@ -133,7 +134,7 @@ impl Flow {
             connections: AtomicU64::new(0),
             look_at_disk: Notify::new(),
             over_limit: Notify::new(),
-            would_refuse: Counter::new(),
+            forgone: Forgone::default(),
             ticking: Mutex::new(ticking),
         }
     }
@@ -148,7 +149,8 @@ impl Flow {
 
     /// The limits of a topic that stores nothing yet.
     pub fn topic(&self, name: TopicName, now: Duration) -> TopicFlow {
-        let party = self.pressure.named(EntityKind::Topic, name.as_str(), now);
+        let party =
+            self.pressure.registry().named(Entity::new(EntityKind::Topic, name.as_str()), now);
         TopicFlow { party, ..TopicFlow::new(name) }
     }
 

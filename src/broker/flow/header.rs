@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Charged, ConnectionFlow, Enforcement, Flow, Reserved};
+use super::{Charged, ConnectionFlow, Flow, Reserved};
 use crate::types::{Pushback, PushbackCode, PushbackScope};
 
 /// A batch between its header and its admission.
@@ -34,16 +34,7 @@ impl Flow {
             return Err(never.met(bytes, most, "bytes"));
         }
         let reserved = self.pool.reserve(connection.share());
-        if self.options.enforcement == Enforcement::Off {
-            return Ok(HeaderTicket { reserved, charged: None });
-        }
-        let charged = match connection.charge_header(bytes, now) {
-            Err(_) if self.options.enforcement == Enforcement::DryRun => {
-                self.would_refuse.increment();
-                None
-            }
-            charged => charged.map_err(|refusal| refusal.pushback())?,
-        };
+        let charged = connection.charge_header(bytes, now).map_err(|refusal| refusal.pushback())?;
         Ok(HeaderTicket { reserved, charged })
     }
 }

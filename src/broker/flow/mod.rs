@@ -13,6 +13,7 @@ mod cause;
 mod connection;
 mod credit;
 mod disk;
+mod dry_run;
 mod events;
 mod facade;
 mod fair;
@@ -38,6 +39,7 @@ mod retry;
 mod serving;
 mod settled;
 mod tick;
+mod waits;
 mod why;
 mod writer;
 
@@ -56,6 +58,7 @@ pub use disk::{
     DiskGauge, DiskLevel, DiskMarks, DiskOptions, DiskWatch, Edge, Forecast, Ladder,
     PartitionSpace, Room, Sealed, TopicSpace, TrimOrder, plan,
 };
+pub use dry_run::Forgone;
 pub use events::{Events, Followed};
 pub use facade::{Flow, Opening, PartitionFlow, Surroundings, TopicFlow};
 pub use fair::{Claim, max_min};
@@ -85,6 +88,7 @@ pub use retry::{busy, retry_after_ms};
 pub use serving::Serving;
 pub use settled::Settled;
 pub use tick::Facts;
+pub use waits::Waits;
 pub use why::why;
 pub use writer::{
     Controller, ControllerOptions, Demand, Full, Interval, Level, Load, Seen, Verdict, Within,

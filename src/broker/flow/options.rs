@@ -53,17 +53,19 @@ pub struct FlowOptions {
     pub insider_percent: u32,
 }
 
-/// How much of flow control is in force. Whatever it is, the pool and its shares, the end of the
-/// disk and the limits of topics hold: they are safety.
+/// How much of flow control is in force. Whatever it is, these hold: the pool and its shares, the
+/// disk's levels and a sender's own deadline, which are safety; and what somebody set for a topic,
+/// its own limits and those on the backlog of its groups. Readers are paced as ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
     /// All of it.
     #[default]
     On,
-    /// Quotas and windows decide and count what they would refuse, and refuse nothing.
+    /// Quotas, the windows of log writers and publishers' shares of them decide and count what
+    /// they would refuse, and refuse nothing.
     DryRun,
-    /// Quotas and windows are not asked.
+    /// They are not asked.
     Off,
 }
 
@@ -71,10 +73,19 @@ impl Enforcement {
     /// All of them, as options write them.
     pub const NAMES: [&'static str; 3] = ["on", "dry_run", "off"];
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Enforcement::On => "on",
+            Enforcement::DryRun => "dry_run",
+            Enforcement::Off => "off",
+        }
+    }
+
     /// Back from its name.
     pub fn from_name(name: &str) -> Option<Enforcement> {
         let all = [Enforcement::On, Enforcement::DryRun, Enforcement::Off];
-        Enforcement::NAMES.into_iter().zip(all).find(|(known, _)| *known == name).map(|it| it.1)
+        all.into_iter().find(|known| known.name() == name)
     }
 }
 

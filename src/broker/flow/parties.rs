@@ -1,11 +1,14 @@
 //! The parties of one connection: itself, its client, its publishers and subscriptions.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use super::party::Party;
+use super::cause::Cause;
+use super::party::{Numbers, Party, lock};
 use super::pressure::Pressure;
-use crate::types::{Entity, EntityKind, PartitionId, Pushback};
+use super::waits::Waits;
+use crate::env::Clock;
+use crate::types::{Entity, EntityKind, GroupId, PartitionId, Pushback};
 
 /// Makes and keeps the parties of one connection.
 #[derive(Debug)]
@@ -14,23 +17,63 @@ pub struct Parties {
     connection: Arc<Party>,
     /// Of batches that come without a publisher; made when the first of them is refused.
     direct: OnceLock<Arc<Party>>,
+    /// Its publishers, as far as they are open.
+    publishers: Mutex<Vec<Weak<Party>>>,
+    /// Of fetches, by group; made when the first of them waits.
+    readers: Mutex<Vec<(Option<GroupId>, Arc<Party>)>>,
 }
+
+/// Groups of which the fetches of one connection are told apart; those of others count for no group.
+const READERS_MAX: usize = 16;
 
 impl Parties {
     /// Connection `number` of `client`.
     pub fn new(pressure: Arc<Pressure>, client: &str, number: u64, now: Duration) -> Parties {
         let name = printable(client);
-        let client = pressure.named(EntityKind::Client, &name, now);
+        let registry = pressure.registry();
+        let client = registry.named(Entity::new(EntityKind::Client, &*name), now);
         let entity = Entity::new(EntityKind::Connection, format!("{name}#{number}"));
-        let connection = pressure.join(entity, vec![client], None, now);
-        Parties { pressure, connection, direct: OnceLock::new() }
+        let connection = registry.join(entity, vec![client], None, now);
+        let (direct, publishers, readers) = Default::default();
+        Parties { pressure, connection, direct, publishers, readers }
     }
 
     /// A publisher of the connection.
     pub fn publisher(&self, topic: &str, now: Duration) -> Arc<Party> {
         let name = format!("{}/{topic}", self.connection.entity().name);
         let entity = Entity::new(EntityKind::Publisher, name);
-        self.pressure.join(entity, vec![Arc::clone(&self.connection)], Some(topic), now)
+        let parents = vec![Arc::clone(&self.connection)];
+        let publisher = self.pressure.registry().join(entity, parents, Some(topic), now);
+        let mut publishers = lock(&self.publishers);
+        publishers.retain(|publisher| publisher.strong_count() > 0);
+        publishers.push(Arc::downgrade(&publisher));
+        publisher
+    }
+
+    /// All publishers of the connection wait until the answer is dropped.
+    pub fn publishers_wait(
+        &self,
+        cause: Cause,
+        until: Duration,
+        clock: &Arc<dyn Clock>,
+    ) -> Vec<Waits> {
+        let numbers = Numbers { until: Some(until), ..Numbers::default() };
+        let publishers = lock(&self.publishers);
+        let open = publishers.iter().filter_map(Weak::upgrade);
+        open.map(|party| Waits::begin(party, cause.into(), numbers, clock)).collect()
+    }
+
+    /// Who reads by fetches for this group.
+    pub fn reader(&self, group: Option<&GroupId>, now: Duration) -> Arc<Party> {
+        let mut readers = lock(&self.readers);
+        let group = group.filter(|_| readers.len() < READERS_MAX);
+        if let Some((_, party)) = readers.iter().find(|(of, _)| of.as_ref() == group) {
+            return Arc::clone(party);
+        }
+        let name = format!("{}/fetch", self.connection.entity().name);
+        let party = self.reads(name, None, group.map(GroupId::as_str), now);
+        readers.push((group.cloned(), Arc::clone(&party)));
+        party
     }
 
     /// A subscription of the connection.
@@ -42,10 +85,20 @@ impl Parties {
         now: Duration,
     ) -> Arc<Party> {
         let name = format!("{}/{topic}/{}", self.connection.entity().name, partition.0);
-        let mut parents = vec![Arc::clone(&self.connection)];
-        parents.extend(group.map(|group| self.pressure.named(EntityKind::Group, group, now)));
-        let entity = Entity::new(EntityKind::Subscription, name);
-        self.pressure.join(entity, parents, Some(topic), now)
+        self.reads(name, Some(topic), group, now)
+    }
+
+    fn reads(
+        &self,
+        name: String,
+        topic: Option<&str>,
+        group: Option<&str>,
+        now: Duration,
+    ) -> Arc<Party> {
+        let registry = self.pressure.registry();
+        let group = group.map(|group| registry.named(Entity::new(EntityKind::Group, group), now));
+        let parents = [Arc::clone(&self.connection)].into_iter().chain(group).collect();
+        registry.join(Entity::new(EntityKind::Subscription, name), parents, topic, now)
     }
 
     /// A publisher was refused.
@@ -79,7 +132,8 @@ fn printable(client: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::flow::{PressureOptions, States};
+    use crate::broker::flow::{PressureOptions, Serving, States};
+    use crate::env::sim::SimClock;
     use crate::types::{PushbackCode, PushbackScope, Timestamp};
 
     #[test]
@@ -101,5 +155,42 @@ mod tests {
         parties.admitted_directly(later, later);
         pressure.tick(&States::default(), Timestamp(0), later);
         assert!(pressure.graph(later).limited(10).0.iter().all(|l| l.by == "none"));
+    }
+
+    #[test]
+    fn publishers_that_pause_for_deliveries_are_limited_by_them_and_by_nobody_else() {
+        let clock = SimClock::new();
+        let time: Arc<dyn Clock> = Arc::new(clock.clone());
+        let now = clock.monotonic();
+        let pressure = Arc::new(Pressure::new(PressureOptions::default(), now));
+        let parties = Parties::new(Arc::clone(&pressure), "shop", 7, now);
+        let publisher = parties.publisher("orders", now);
+        drop(parties.publisher("closed", now));
+        let serving = Serving::new(1, 50);
+        clock.advance(Duration::from_secs(1));
+        serving.delivery(now, clock.monotonic());
+        let pause = serving.produce_turn(Duration::from_millis(50), clock.monotonic());
+        let until = clock.monotonic() + pause.expect("it took more than its half");
+        let waits = parties.publishers_wait(Cause::Serving, until, &time);
+        assert_eq!(waits.len(), 1);
+        let tick = || pressure.tick(&States::default(), Timestamp(0), clock.monotonic());
+        tick();
+        clock.advance(Duration::from_millis(40));
+        let limited_by = |kind, name: &str| {
+            let (limited, _) = pressure.graph(clock.monotonic()).limited(10);
+            let entity = Entity::new(kind, name);
+            limited.into_iter().find(|limited| limited.entity == entity).map(|limited| limited.by)
+        };
+        for (kind, name) in [
+            (EntityKind::Publisher, "shop#7/orders"),
+            (EntityKind::Connection, "shop#7"),
+            (EntityKind::Client, "shop"),
+        ] {
+            assert_eq!(limited_by(kind, name).as_deref(), Some("serving"), "{name}");
+        }
+        let why = pressure.why(publisher.entity(), clock.monotonic());
+        assert_eq!(why.root, Entity::new(EntityKind::Broker, ""));
+        drop(waits);
+        assert!(publisher.meter().is_clear());
     }
 }

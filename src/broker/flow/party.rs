@@ -7,11 +7,11 @@
 //! - Who is told of as limited was so for its settling time, pauses shorter than [`Settling::gone`]
 //!   not counted; who is told of as free was free for as long.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::cause::{CauseId, CauseMeter, Names};
+use super::cause::{Cause, CauseId, CauseMeter, Names};
 use crate::types::{Entity, EntityKind, PressureEvent, Pushback, Timestamp};
 
 /// What was measured when something was refused.
@@ -68,6 +68,8 @@ pub struct Party {
     /// Whether `told` is of any interest.
     stirred: AtomicBool,
     told: Mutex<Told>,
+    /// Its waits: see [`super::Waits`].
+    pub(super) waiting: AtomicU32,
 }
 
 /// What was told of a party, and what is not yet.
@@ -106,6 +108,7 @@ impl Party {
             refused_ns: AtomicU64::new(0),
             stirred: AtomicBool::new(false),
             told: Mutex::default(),
+            waiting: AtomicU32::new(0),
         }
     }
 
@@ -152,10 +155,23 @@ impl Party {
         self.bind(cause, numbers, now);
     }
 
+    /// It is limited as with [`Party::limited`]; but who was refused for the same waits on when the
+    /// state ends, until it is admitted.
+    pub fn held(&self, cause: CauseId, numbers: Numbers, now: Duration) {
+        if self.is_state() || self.meter.current().0 != cause {
+            self.limited(cause, numbers, now);
+        }
+    }
+
     /// It was refused, by this much: limited until it is admitted, or comes no more.
     pub fn refused(&self, cause: CauseId, numbers: Numbers, now: Duration) {
         self.refused_ns.store(nanos(now), Ordering::Relaxed);
         self.bind(cause, numbers, now);
+    }
+
+    /// Whether what limits it, if anything does, lasts until it is said to end.
+    pub(super) fn is_state(&self) -> bool {
+        self.refused_ns.load(Ordering::Relaxed) == 0
     }
 
     /// It is not limited. One load when it was not before.
@@ -163,10 +179,21 @@ impl Party {
         self.meter.clear(now);
     }
 
+    /// It is no longer limited by what is of this kind, whether that was a state or a refusal.
+    pub fn free_of(&self, cause: Cause, now: Duration) {
+        if !self.meter.is_clear() && self.meter.current().0.cause() == Some(cause) {
+            self.free(now);
+        }
+    }
+
     /// What it handed in at `since` was admitted. An admission from before the last refusal says
-    /// nothing. One load when nothing limited it.
+    /// nothing, and none ends a state. One load when nothing limited it.
     pub fn admitted(&self, since: Duration, now: Duration) {
-        if !self.meter.is_clear() && self.refused_ns.load(Ordering::Relaxed) <= nanos(since) {
+        if self.meter.is_clear() {
+            return;
+        }
+        let refused_ns = self.refused_ns.load(Ordering::Relaxed);
+        if refused_ns > 0 && refused_ns <= nanos(since) {
             self.meter.clear(now);
         }
     }
@@ -297,6 +324,7 @@ impl PressureEdge {
             limit: numbers.limit,
             unit: numbers.unit.to_owned(),
             retry_after_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX),
+            note: String::new(),
         }
     }
 }
@@ -305,14 +333,14 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Plain values; a panic between two of them leaves the next look to correct them.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::flow::Cause;
     use crate::types::{PushbackCode, PushbackScope};
 
     const fn s(seconds: u64) -> Duration {
@@ -347,6 +375,25 @@ mod tests {
         party.admitted(ms(10), ms(25));
         assert_eq!(party.meter().current().0, QUOTA.into());
         party.admitted(ms(20), ms(30));
+        assert!(party.meter().is_clear());
+    }
+
+    #[test]
+    fn a_state_ends_by_no_admission_and_leaves_who_was_refused_for_it_waiting() {
+        let party = publisher();
+        let held = |at| party.held(QUOTA.into(), Numbers::default(), ms(at));
+        held(10);
+        party.admitted(ms(15), ms(15));
+        assert_eq!((party.meter().current(), party.is_state()), ((QUOTA.into(), ms(10)), true));
+        party.refused(QUOTA.into(), Numbers::default(), ms(20));
+        held(25);
+        assert!(!party.is_state() && !party.meter().is_clear());
+        party.admitted(ms(30), ms(30));
+        assert!(party.meter().is_clear());
+        held(35);
+        party.free_of(Cause::Pool, ms(40));
+        assert!(party.is_state() && !party.meter().is_clear());
+        party.free_of(QUOTA, ms(50));
         assert!(party.meter().is_clear());
     }
 

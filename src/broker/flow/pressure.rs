@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::cause::{Cause, CauseId, Names};
 use super::disk::DiskLevel;
 use super::events::Events;
-use super::party::{Numbers, Party, Settling};
+use super::party::{Numbers, Party, PressureEdge, Settling};
 use super::registry::Registry;
 use super::report::Graph;
 use super::why::why;
@@ -108,22 +108,6 @@ impl Pressure {
         }
     }
 
-    /// The one party of this kind and name: topics, groups, clients, writers.
-    pub fn named(&self, kind: EntityKind, name: &str, now: Duration) -> Arc<Party> {
-        self.registry.named(Entity::new(kind, name), now)
-    }
-
-    /// A party of its own: a connection, a publisher, a subscription.
-    pub fn join(
-        &self,
-        entity: Entity,
-        parents: Vec<Arc<Party>>,
-        topic: Option<&str>,
-        now: Duration,
-    ) -> Arc<Party> {
-        self.registry.join(entity, parents, topic, now)
-    }
-
     /// `party` was refused with `told`.
     pub fn refused(&self, party: &Party, told: &Pushback, now: Duration) {
         party.refused(self.names.told(told), Numbers::of(told, now), now);
@@ -149,7 +133,7 @@ impl Pressure {
 
     /// The history of a quota that refused.
     fn quota(&self, cause: CauseId, name: &str, now: Duration) -> Arc<Party> {
-        let quota = || self.named(EntityKind::Quota, name, now);
+        let quota = || self.registry.named(Entity::new(EntityKind::Quota, name), now);
         Arc::clone(self.quotas().entry(cause).or_insert_with(quota))
     }
 
@@ -162,6 +146,22 @@ impl Pressure {
         events.iter().for_each(|event| self.events.push(event.clone()));
         self.forget_quotas(now);
         events
+    }
+
+    /// `group` limits `topic` no more, though it is so far behind: it is gone, as `note` says. Told at
+    /// once, and not again by the next tick. `at` is the wall clock's `now`.
+    pub fn released(
+        &self,
+        topic: &Arc<Party>,
+        group: CauseId,
+        note: String,
+        at: Timestamp,
+        now: Duration,
+    ) {
+        topic.free_of(Cause::Backlog, now);
+        topic.tell(CauseId::NONE);
+        let edge = PressureEdge { party: Arc::clone(topic), from: group, to: CauseId::NONE };
+        self.events.push(PressureEvent { note, ..edge.event(&self.names, at, now) });
     }
 
     /// Everybody at this moment.
@@ -213,7 +213,8 @@ impl Pressure {
         let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, verdict) in verdicts.iter().enumerate() {
             if writers.len() <= number {
-                writers.push(self.named(EntityKind::Writer, &number.to_string(), now));
+                let entity = Entity::new(EntityKind::Writer, number.to_string());
+                writers.push(self.registry.named(entity, now));
             }
             let Some(party) = writers.get(number) else { continue };
             if verdict.load == Load::Calm {
@@ -257,10 +258,11 @@ mod tests {
     #[test]
     fn a_refused_publisher_its_quota_and_its_client_are_told_of() {
         let pressure = Pressure::new(PressureOptions::default(), s(0));
-        let client = pressure.named(EntityKind::Client, "shop", s(0));
+        let registry = pressure.registry();
+        let client = registry.named(Entity::new(EntityKind::Client, "shop"), s(0));
         let connection =
-            pressure.join(Entity::new(EntityKind::Connection, "shop#1"), vec![client], None, s(0));
-        let publisher = pressure.join(
+            registry.join(Entity::new(EntityKind::Connection, "shop#1"), vec![client], None, s(0));
+        let publisher = registry.join(
             Entity::new(EntityKind::Publisher, "shop#1/orders"),
             vec![connection],
             Some("orders"),

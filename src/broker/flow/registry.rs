@@ -12,11 +12,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::cause::CauseId;
-use super::party::{Party, PressureEdge, Settling};
+use super::party::{Party, PressureEdge, Settling, lock};
 use crate::types::{Entity, EntityKind};
 
 /// Parties of one broker by default: a publisher each for ten thousand of them, their connections
@@ -182,10 +182,6 @@ fn roll(
             None => parent.free(now),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::protocol::native::{grant, publisher_open};
+use crate::types::{Cause, Pushback};
 
 /// How often a blocked publisher says so with WANT (Flow 1).
 pub const WANT_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ pub struct PublisherWindow {
     granted_until: Duration,
     sent: u64,
     unanswered: u64,
+    /// What keeps the newest grant from being larger, and what that concerns.
+    held_by: (Cause, String),
 }
 
 impl PublisherWindow {
@@ -33,6 +36,7 @@ impl PublisherWindow {
             granted_until: now + ttl(&opened.grant),
             sent: 0,
             unanswered: 0,
+            held_by: (opened.grant.cause, opened.grant.name.clone()),
         }
     }
 
@@ -51,6 +55,9 @@ impl PublisherWindow {
             self.granted_to = 0;
             self.sent = 0;
         }
+        if grant.bytes_to >= self.granted_to {
+            self.held_by = (grant.cause, grant.name.clone());
+        }
         self.granted_to = self.granted_to.max(grant.bytes_to);
         self.granted_until = self.granted_until.max(now + ttl(grant));
     }
@@ -66,6 +73,11 @@ impl PublisherWindow {
     pub fn left(&self, now: Duration) -> u64 {
         let valid = now < self.granted_until;
         if valid { self.granted_to.saturating_sub(self.sent) } else { 0 }
+    }
+
+    /// Who limits a publisher that has nothing left.
+    pub fn withheld(&self) -> Pushback {
+        self.held_by.0.withholds(&self.held_by.1)
     }
 
     /// It was sent.
@@ -87,9 +99,11 @@ fn ttl(grant: &grant::Request) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::PushbackCode;
 
     fn grant(epoch: u32, bytes_to: u64, ttl_ms: u32) -> grant::Request {
-        grant::Request { publisher: 7, epoch, bytes_to, ttl_ms, cause: 0 }
+        let (cause, name) = (Cause::Grant, String::new());
+        grant::Request { publisher: 7, epoch, bytes_to, ttl_ms, cause, name }
     }
 
     fn opened(now: Duration) -> PublisherWindow {
@@ -110,6 +124,23 @@ mod tests {
         assert!(window.admits(120, now) && !window.admits(121, now));
         window.grant(&grant(2, 50, 1_000), now);
         assert!(window.admits(50, now) && !window.admits(51, now));
+    }
+
+    #[test]
+    fn the_newest_grant_says_who_withholds_more() {
+        let now = Duration::from_secs(5);
+        let mut window = opened(now);
+        assert_eq!(window.withheld().limit_id, "grant");
+        let (cause, name) = (Cause::Backlog, "email".to_owned());
+        window.grant(&grant::Request { cause, name, ..grant(1, 200, 1_000) }, now);
+        window.grant(&grant(1, 150, 1_000), now);
+        let told = window.withheld();
+        assert_eq!(
+            (told.code, told.limit_id.as_str()),
+            (PushbackCode::BacklogLimit, "backlog:email")
+        );
+        window.grant(&grant(1, 300, 1_000), now);
+        assert_eq!(window.withheld().limit_id, "grant");
     }
 
     #[test]

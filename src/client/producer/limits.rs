@@ -6,7 +6,7 @@ use super::shared::{Shared, State};
 use super::{NewRecord, TrySendError};
 use crate::client::flow::PublisherWindow;
 use crate::client::moment::moment;
-use crate::types::{Pushback, PushbackCode, PushbackScope, Severity};
+use crate::types::{Cause, Pushback, PushbackCode, PushbackScope, Severity};
 
 /// Sealed batches of a partition that may wait while something limits it: one is the next to go.
 const WAITING_MAX: usize = 1;
@@ -63,9 +63,9 @@ impl State {
             return Some(pushback.clone());
         }
         let wanted = self.wanted_bytes?;
-        let left = |window: &PublisherWindow| window.left(moment(now));
-        let left = self.link.as_ref()?.window.as_ref().map_or(0, left);
-        let grant = Pushback::hold(PushbackCode::ServerBusy, PushbackScope::Publisher, "grant");
-        Some(grant.met(wanted, left, "bytes"))
+        let window = self.link.as_ref()?.window.as_ref();
+        let left = window.map_or(0, |window| window.left(moment(now)));
+        let withheld = window.map_or_else(|| Cause::Grant.withholds(""), PublisherWindow::withheld);
+        Some(withheld.met(wanted, left, "bytes"))
     }
 }

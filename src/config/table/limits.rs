@@ -209,8 +209,8 @@ pub(super) const ROWS: &[Setting] = &[
         key: "flow.enforcement",
         kind: Kind::Choice(&Enforcement::NAMES),
         default: "on",
-        doc: "`dry_run` counts what quotas and windows would refuse; `off` does not ask them.",
-        reason: "Limits are found before they bind, and their cost measured. The pool, a full disk and a full topic are refused in any case.",
+        doc: "`dry_run` only counts what quotas, log writers' windows and publishers' shares of them would refuse; `off` does not ask them. In any case the memory pool, the disk's levels, deadlines, and what is set for a topic (`max_bytes` and the like, `backlog` of a group) refuse as ever.",
+        reason: "Limits are found before they bind, and their cost measured. What is left is safety, and what somebody asked for by name.",
         apply: |r, v| {
             r.broker.flow.enforcement = Enforcement::from_name(&v.text()).unwrap_or_default()
         },

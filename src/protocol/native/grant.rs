@@ -1,6 +1,7 @@
 //! GRANT: how far a publisher may send.
 
 use super::frame::{FrameType, Notice};
+use crate::types::Cause;
 
 wire_struct! {
     /// Cumulative: within an epoch the largest `bytes_to` holds, older epochs are ignored. So a lost,
@@ -14,8 +15,10 @@ wire_struct! {
         pub bytes_to: u64,
         /// After so long without another grant only the allowance holds.
         pub ttl_ms: u32,
-        /// What set its size, by the number of a cause; 0 = nothing does.
-        pub cause: u8,
+        /// What set its size.
+        pub cause: Cause,
+        /// What that concerns, where the kind does not say it all: the group of `Backlog`; else empty.
+        pub name: String,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::types::{
     CauseShare, DiskPressure, Entity, EntityKind, LimitUse, Limited, MetricValue, PressureEvent,
-    PressureReport, PushbackCode, Timestamp, WhyReport, WhyStep,
+    PressureReport, PushbackCode, Timestamp, WhyReport, WhyStep, WouldRefuse,
 };
 
 wire_variants!(EntityKind {
@@ -68,6 +68,7 @@ wire_fields!(PressureEvent ["A cause that came or went."] {
     limit: u64 ["The limit, in `unit`; 0 = none is known."],
     unit: String ["Unit of both."],
     retry_after_ms: u32 ["When the limited side is to try again; 0 = no time can be named."],
+    note: String ["What there is to say beside; mostly empty."],
 });
 
 wire_fields!(MetricValue ["One number of the broker."] {
@@ -76,7 +77,14 @@ wire_fields!(MetricValue ["One number of the broker."] {
     value: u64 ["Its value."],
 });
 
+wire_fields!(WouldRefuse ["Refusals that a dry run did not make."] {
+    limit: String ["`quota`, `window` or `share`."],
+    refusals: u64 ["Since the start of the broker."],
+});
+
 wire_fields!(PressureReport ["What limits whom, right now."] {
+    enforcement: String ["`on`, `dry_run` or `off`: whether quotas, windows and shares refuse."],
+    would_refuse: Vec<WouldRefuse> ["What those refused that do not, by limit."],
     limits: Vec<LimitUse> ["Every limit with its use, the binding ones first."],
     limited: Vec<Limited> ["Who is limited or was in the last minute: first who is now."],
     limited_left_off: u32 ["How many more there are."],

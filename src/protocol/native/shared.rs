@@ -1,7 +1,7 @@
 //! Layouts of the words in `types` that several frames carry.
 
 use crate::types::{
-    Acks, Assignor, BacklogAction, BacklogLimit, Class, ClusterInfo, CommittedOffset,
+    Acks, Assignor, BacklogAction, BacklogLimit, Cause, Class, ClusterInfo, CommittedOffset,
     CompressionHint, Durability, DurabilityLevel, Effects, ErrorCode, GroupDescription, GroupId,
     GroupListing, GroupState, LeaderEpoch, MemberDescription, Offset, OffsetReset, OnFull,
     PartitionDescription, PartitionHealth, PartitionId, ProducerEpoch, ProducerId, Protect,
@@ -150,6 +150,26 @@ wire_numbered!(Class:
     ["P1: last to be refused."] 1 => Critical,
     ["P2: whoever says nothing."] 2 => Normal,
     ["P3: first to be refused: loads, replays."] 3 => Bulk,
+);
+wire_numbered!(Cause:
+    ["The consumer gave no more credit."] 1 => CreditConsumer,
+    ["The publisher used up its grant."] 2 => Grant,
+    ["The window of the log writer."] 3 => Window,
+    ["The disk takes long to make writes durable."] 4 => Fsync,
+    ["The pool for bytes in flight."] 5 => Pool,
+    ["The partition's share of the pool, or its queue."] 6 => Partition,
+    ["The connection's share of the pool."] 7 => Connection,
+    ["The pool for fetched bytes."] 8 => FetchPool,
+    ["The limit on bytes per fetch."] 9 => FetchBytes,
+    ["The share of the disk that reads of old data have."] 10 => ColdReads,
+    ["The serving threads' time, half of which is kept for deliveries."] 11 => Serving,
+    ["A quota."] 12 => Quota,
+    ["Little disk space is left."] 13 => DiskLow,
+    ["Very little is left: ingest is slowed to what is reclaimed."] 14 => DiskHigh,
+    ["No disk space for user data."] 15 => DiskFull,
+    ["The topic's own limit."] 16 => TopicFull,
+    ["A group that must not fall further behind."] 17 => Backlog,
+    ["The broker is shutting down."] 18 => Draining,
 );
 wire_numbered!(Severity:
     ["Accepted; send slower."] 1 => Slow,

@@ -20,7 +20,7 @@ use tracing::debug;
 use super::Shared;
 use super::link::Link;
 use super::session::Session;
-use crate::broker::flow::HeaderTicket;
+use crate::broker::flow::{Cause, ConnectionFlow, HeaderTicket};
 use crate::protocol::native::{
     Deframer, ErrorAnswer, FrameError, FrameHeader, FrameLimits, FrameType, Received, encode_error,
     encode_notice, goodbye,
@@ -384,6 +384,11 @@ impl Connection {
         let now = self.link.broker().monotonic();
         let took = now.saturating_sub(began);
         if let Some(pause) = self.link.shared.serving.produce_turn(took, now) {
+            let wait = |flow: &ConnectionFlow| {
+                let clock = self.link.broker().clock();
+                flow.parties().publishers_wait(Cause::Serving, now + pause, clock)
+            };
+            let _waits = self.link.flow().map(wait);
             tokio::time::sleep(pause).await;
         }
     }

@@ -150,7 +150,11 @@ impl Publisher {
             epoch: 0,
             bytes_to: grant.bytes_to,
             ttl_ms: grant.ttl_ms,
-            cause: grant.cause.as_u8(),
+            cause: grant.cause,
+            name: match grant.cause {
+                Cause::Backlog => self.backlog.group().unwrap_or_default(),
+                _ => String::new(),
+            },
         }
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use stoplog::broker::flow::{
-    Ask, BacklogClaim, BacklogGate, BacklogOptions, BacklogWatch, Backlogged, Board, Cause, Flow,
-    FlowOptions, Level, NoWake, Offer, Opening, Outcome, PartitionFlow, PartitionSeen, Past,
-    PressureOptions, PublisherGrant, Scratch, Standing, Surroundings, Ticket, TopicFlow, Wake,
+    Ask, BacklogClaim, BacklogOptions, BacklogWatch, Backlogged, Board, Cause, Flow, FlowOptions,
+    Level, NoWake, Offer, Opening, Outcome, PartitionFlow, PartitionSeen, Past, PressureOptions,
+    PublisherGrant, Scratch, Standing, Surroundings, Ticket, TopicFlow, Wake,
 };
 use stoplog::broker::groups::{Committed, GroupRecord, MemberFacts};
 use stoplog::env::sim::SimClock;
@@ -52,8 +52,8 @@ impl Backlogged for Log {
         Arc::clone(&self.config.borrow())
     }
 
-    fn gate(&self) -> &BacklogGate {
-        &self.flow.backlog
+    fn flow(&self) -> &TopicFlow {
+        &self.flow
     }
 
     fn partitions(&self) -> Vec<PartitionSeen> {

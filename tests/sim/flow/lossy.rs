@@ -356,7 +356,7 @@ impl Publisher {
 
 fn frame(grant: Grant) -> grant::Request {
     let Grant { bytes_to, ttl_ms, cause } = grant;
-    grant::Request { publisher: 1, epoch: 0, bytes_to, ttl_ms, cause: cause.as_u8() }
+    grant::Request { publisher: 1, epoch: 0, bytes_to, ttl_ms, cause, name: String::new() }
 }
 
 #[test]

@@ -71,9 +71,8 @@ impl BacklogGate {
     }
 
     /// What holds back: the group that leaves least room.
-    pub fn cause(&self) -> Option<CauseId> {
-        let gauges = self.gauges.load();
-        gauges.iter().min_by_key(|gauge| gauge.room_bytes()).map(|gauge| gauge.cause())
+    pub fn holds(&self) -> Option<Arc<BacklogGauge>> {
+        self.gauges.load().iter().min_by_key(|gauge| gauge.room_bytes()).cloned()
     }
 
     pub(super) fn set(&self, gauges: Vec<Arc<BacklogGauge>>) {
@@ -126,7 +125,12 @@ impl BacklogClaim {
 
     /// What holds it back, when a group does.
     pub fn cause(&self) -> Option<CauseId> {
-        self.topic.backlog.cause()
+        self.topic.backlog.holds().map(|gauge| gauge.cause())
+    }
+
+    /// Which group holds it back, when one does.
+    pub fn group(&self) -> Option<String> {
+        self.topic.backlog.holds().map(|gauge| gauge.group().to_string())
     }
 
     /// The publisher may now send `unspent` bytes more.

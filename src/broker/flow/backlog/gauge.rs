@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::broker::flow::{CauseId, UNLIMITED};
+use crate::broker::flow::{CauseId, Numbers, UNLIMITED};
 use crate::types::{GroupId, Pushback, PushbackCode, PushbackScope, Severity};
 
 /// When nothing is known of the group's speed.
@@ -162,6 +162,19 @@ impl BacklogGauge {
         by_records.min(self.bytes.room())
     }
 
+    /// What was found last of the limit that leaves least room, and when the group will have read
+    /// enough for it to bind no more.
+    pub fn numbers(&self, now: Duration) -> Numbers {
+        let record_bytes = self.record_bytes.load(Ordering::Relaxed);
+        let by_records = self.records.room().saturating_mul(record_bytes);
+        let ledger = if by_records <= self.bytes.room() { &self.records } else { &self.bytes };
+        let (observed, limit) = (ledger.lag.load(Ordering::Relaxed), ledger.limit());
+        let read = observed.saturating_sub(limit / 10 * 9).max(1);
+        let known = ledger.drained_per_s.load(Ordering::Relaxed) > 0;
+        let until = known.then(|| now.saturating_add(ledger.time_for(read)));
+        Numbers { observed, limit, unit: ledger.unit, until }
+    }
+
     /// To be called before the lag is looked at: what is written between the two counts twice for
     /// one tick, which is the safe side.
     pub fn mark(&self) -> Mark {
@@ -210,7 +223,7 @@ impl BacklogGauge {
             severity,
             ..Pushback::hold(PushbackCode::BacklogLimit, PushbackScope::Group, limit_id)
         }
-        .met(ledger.lag.load(Ordering::Relaxed), ledger.limit.load(Ordering::Relaxed), ledger.unit)
+        .met(ledger.lag.load(Ordering::Relaxed), ledger.limit(), ledger.unit)
         .after_ms(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX))
     }
 }
@@ -270,6 +283,10 @@ impl Ledger {
         self.lag.store(found.lag, Ordering::Relaxed);
         self.limit.store(found.limit, Ordering::Relaxed);
         self.drained_per_s.store(found.drained_per_s, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     fn time_for(&self, units: u64) -> Duration {

@@ -3,17 +3,17 @@
 //! # Invariants
 //! - What was written is marked before ends and commits are looked at (see [`BacklogGauge::mark`]).
 //! - A limit keeps its machine while its group is named: an edit opens no gate.
+//! - While a limit binds, its topic is limited by it, whether or not anybody is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::board::Board;
-use super::gate::BacklogGate;
 use super::gauge::BacklogGauge;
 use super::growth::Growth;
 use super::machine::{Backlog, BacklogOptions, BacklogRules, Phase, Progress};
-use crate::broker::flow::{Cause, Names};
+use crate::broker::flow::{Cause, Names, TopicFlow};
 use crate::types::{
     BacklogAction, BacklogLimit, GroupId, Offset, Severity, Timestamp, TopicConfig, TopicId,
     TopicPartition,
@@ -25,8 +25,8 @@ pub trait Backlogged {
     fn id(&self) -> TopicId;
     /// Its settings now.
     fn config(&self) -> Arc<TopicConfig>;
-    /// Where its producers ask.
-    fn gate(&self) -> &BacklogGate;
+    /// Where its producers ask, and who is told of when they wait.
+    fn flow(&self) -> &TopicFlow;
     /// Its partitions now, by number.
     fn partitions(&self) -> Vec<PartitionSeen>;
     /// What one of them held before anybody looked, at `time` of the wall clock: see
@@ -118,10 +118,11 @@ impl BacklogWatch {
             let mut watched = known.remove(&topic.id()).unwrap_or_default();
             self.obey(&mut watched, topic);
             if watched.limits.is_empty() {
+                watched.tell(topic.flow(), now);
                 continue;
             }
             if new_period {
-                topic.gate().begin_period();
+                topic.flow().backlog.begin_period();
             }
             edges.extend(watched.tick(topic, board, now, time));
             self.topics.insert(topic.id(), watched);
@@ -151,7 +152,7 @@ impl BacklogWatch {
             watched.limits.push((limit.clone(), machine));
         }
         let gauges = watched.limits.iter().map(|(_, machine)| Arc::clone(machine.gauge()));
-        topic.gate().set(gauges.collect());
+        topic.flow().backlog.set(gauges.collect());
     }
 
     fn machine(&self, limit: &BacklogLimit) -> Backlog {
@@ -191,7 +192,19 @@ impl Watched {
                 edges.push(BacklogEdge { topic, group, from, to, progress });
             }
         }
+        self.tell(topic.flow(), now);
         edges
+    }
+
+    /// The topic is limited by the group that leaves it least room while any leaves none.
+    fn tell(&self, topic: &TopicFlow, now: Duration) {
+        let binding = self.limits.iter().filter(|(_, limit)| limit.phase() == Phase::Binding);
+        let gauges = binding.map(|(_, limit)| limit.gauge());
+        match gauges.min_by_key(|gauge| gauge.room_bytes()) {
+            Some(gauge) => topic.party.held(gauge.cause(), gauge.numbers(now), now),
+            None if topic.party.is_state() => topic.party.free_of(Cause::Backlog, now),
+            None => {} // a refusal ends by an admission
+        }
     }
 }
 

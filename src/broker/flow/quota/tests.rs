@@ -6,14 +6,18 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Chain, Cost, Direction, QuotaOptions, QuotaTable, QuotaTree, Scope, Subject};
-use crate::broker::flow::{Cause, Identity, Names, UNLIMITED};
+use crate::broker::flow::{Cause, Enforcement, Identity, Names, UNLIMITED};
 use crate::types::{
     Class, Effects, PushbackCode, PushbackScope, QuotaEntity, QuotaLimits, QuotaUse, Resource,
     Severity, TopicName,
 };
 
-const OPTIONS: QuotaOptions =
-    QuotaOptions { limits_max: 100, members_max: 100, burst_bytes_min: 1_000 };
+const OPTIONS: QuotaOptions = QuotaOptions {
+    limits_max: 100,
+    members_max: 100,
+    burst_bytes_min: 1_000,
+    enforcement: Enforcement::On,
+};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

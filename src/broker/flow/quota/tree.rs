@@ -19,7 +19,7 @@ use super::limit::Limit;
 use super::places::Places;
 use super::table::Step;
 use super::{Chain, QuotaTable, Scope, Subject};
-use crate::broker::flow::{Cause, Names, UNLIMITED};
+use crate::broker::flow::{Cause, Enforcement, Names, UNLIMITED};
 use crate::types::{
     Class, QuotaDescription, QuotaEntity, QuotaLimits, QuotaMode, QuotaUse, Resource, TopicName,
 };
@@ -33,11 +33,18 @@ pub struct QuotaOptions {
     pub members_max: usize,
     /// Smallest burst of a rate of bytes: a batch of the usual largest size passes without debt.
     pub burst_bytes_min: u64,
+    /// Whether they refuse, only count what they would refuse, or are not asked.
+    pub enforcement: Enforcement,
 }
 
 impl Default for QuotaOptions {
     fn default() -> QuotaOptions {
-        QuotaOptions { limits_max: 10_000, members_max: 10_000, burst_bytes_min: 1 << 20 }
+        QuotaOptions {
+            limits_max: 10_000,
+            members_max: 10_000,
+            burst_bytes_min: 1 << 20,
+            enforcement: Enforcement::On,
+        }
     }
 }
 
@@ -47,7 +54,7 @@ pub struct QuotaTree {
     options: QuotaOptions,
     names: Arc<Names>,
     generation: AtomicU64,
-    /// Whether there is any record.
+    /// Whether there is any record that is asked.
     used: AtomicBool,
     /// Locked before `state`.
     pub(super) places: Mutex<Places>,
@@ -67,7 +74,7 @@ struct State {
 impl QuotaTree {
     /// Quotas as they are at the start.
     pub fn new(options: QuotaOptions, names: Arc<Names>, table: QuotaTable) -> QuotaTree {
-        let used = AtomicBool::new(table.records().next().is_some());
+        let used = AtomicBool::new(is_used(&options, &table));
         let state = Mutex::new(State { table, ..State::default() });
         QuotaTree {
             options,
@@ -82,7 +89,7 @@ impl QuotaTree {
     /// Puts an edited table in force.
     pub fn replace(&self, table: QuotaTable, now: Duration) {
         let mut state = self.state();
-        self.used.store(table.records().next().is_some(), Ordering::Release);
+        self.used.store(is_used(&self.options, &table), Ordering::Release);
         state.table = table;
         let State { table, limits, forgotten } = &mut *state;
         for ((entity, resource), limit) in limits.iter() {
@@ -251,6 +258,10 @@ impl QuotaTree {
     }
 
     fn set(&self, limit: &Limit, most: u64, mode: QuotaMode, now: Duration) {
+        let mode = match self.options.enforcement {
+            Enforcement::DryRun => QuotaMode::DryRun,
+            Enforcement::On | Enforcement::Off => mode,
+        };
         limit.set(most, self.burst(limit.resource(), most), mode, now);
     }
 
@@ -267,6 +278,10 @@ impl QuotaTree {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_used(options: &QuotaOptions, table: &QuotaTable) -> bool {
+    options.enforcement != Enforcement::Off && table.records().next().is_some()
 }
 
 /// Stored bytes are the topic's to hold, whoever's limit they are; everything else of the broker's

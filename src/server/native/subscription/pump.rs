@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{State, Subscription};
-use crate::broker::flow::{Cause, CauseId, CreditBudget, FetchPermit, Numbers};
+use crate::broker::flow::{Cause, CauseId, CreditBudget, FetchPermit, Numbers, Waits};
 use crate::broker::{FetchError, Fetched, ReadMode};
 use crate::protocol::native::{ErrorAnswer, ErrorDetail, batches, subscription_end};
 use crate::server::native::error::ToAnswer;
@@ -107,7 +107,7 @@ async fn push(
         }
     };
     let mut held = Held { _room: room, pool };
-    let fetched = read(subscription, turn, wanted, &mut held.pool).await;
+    let fetched = read(link, subscription, turn, wanted, &mut held.pool).await;
     subscription.queue(link, turn, fetched.map_err(|error| error.to_answer())?, held)
 }
 
@@ -117,24 +117,27 @@ const BATCHES_BYTES: usize = 128;
 /// Reads at most `max_bytes` and, as far as more than one batch goes, the records that credit
 /// allows.
 async fn read(
+    link: &Link,
     subscription: &Subscription,
     turn: Turn,
     max_bytes: usize,
     permit: &mut FetchPermit,
 ) -> Result<Fetched, FetchError> {
     let partition = &subscription.partition;
-    let fetched = partition.read_with(permit, turn.from, max_bytes, ReadMode::Mapped).await?;
+    let (from, mode) = (turn.from, ReadMode::Mapped);
+    let told = |numbers| subscription.waits_for_disk(link, numbers);
+    let fetched = partition.read_with(permit, from, max_bytes, mode, told).await?;
     let records = records(turn.from, &fetched);
     if records <= turn.budget.records {
         return Ok(fetched);
     }
     // Batches are about equal; when they are not, one alone is always allowed.
     let share = fetched.size_bytes() as u64 * turn.budget.records / records.max(1);
-    let fewer = partition.read_with(permit, turn.from, share as usize, ReadMode::Mapped).await?;
+    let fewer = partition.read_with(permit, from, share as usize, mode, told).await?;
     if self::records(turn.from, &fewer) <= turn.budget.records {
         return Ok(fewer);
     }
-    partition.read_with(permit, turn.from, 1, ReadMode::Mapped).await
+    partition.read_with(permit, from, 1, mode, told).await
 }
 
 fn records(from: Offset, fetched: &Fetched) -> u64 {
@@ -183,6 +186,12 @@ impl Subscription {
         if let Some(party) = &self.party {
             party.limited(cause, Numbers::default(), link.broker().monotonic());
         }
+    }
+
+    /// It waits for its turn at the disk until the answer is dropped.
+    fn waits_for_disk(&self, link: &Link, numbers: Numbers) -> Option<Waits> {
+        let party = Arc::clone(self.party.as_ref()?);
+        Some(Waits::begin(party, Cause::ColdReads.into(), numbers, link.broker().clock()))
     }
 
     /// It waits for nothing but records, if for anything. One load when it was so before.

@@ -52,8 +52,8 @@ impl Backlogged for Topic {
         Arc::clone(&self.config.borrow())
     }
 
-    fn gate(&self) -> &BacklogGate {
-        &self.flow.backlog
+    fn flow(&self) -> &TopicFlow {
+        &self.flow
     }
 
     fn partitions(&self) -> Vec<PartitionSeen> {
@@ -97,10 +97,13 @@ fn a_limit_binds_at_the_tick_that_sees_the_lag_and_says_so_once() {
     let edges = tick(100);
     let told = edges.first().map(|edge| (edge.from, edge.to, edge.progress.lag.records));
     assert_eq!(told, Some((Phase::Armed, Phase::Binding, 100)));
+    let limited = || topic.flow.party.meter().current().0.cause();
+    assert_eq!(limited(), Some(Cause::Backlog), "nobody was refused yet");
     assert_eq!(topic.admit(1), Err(PushbackCode::BacklogLimit));
     assert_eq!(tick(200), []);
     commit(&board, &topic, 50);
     assert_eq!(tick(300).first().map(|edge| edge.to), Some(Phase::Armed));
+    assert_eq!(limited(), None);
     assert_eq!((topic.admit(50), topic.flow.backlog.room_bytes()), (Ok(()), Some(500)));
 }
 
