@@ -250,8 +250,11 @@ fn no_crash_loses_or_invents_anything() {
         }
     });
     println!("seeds {first}..{}: {tally:?}", next.load(Ordering::Relaxed));
-    assert!(tally.sealing.load(Ordering::Relaxed) > 500, "rolls wait for syncs");
-    assert!(tally.set_aside.load(Ordering::Relaxed) > 100, "no full segment is ever torn");
+    // Shares of all: a campaign may be as short or as long as it likes.
+    let images = tally.images.load(Ordering::Relaxed);
+    assert!(tally.sealing.load(Ordering::Relaxed) * 200 > images, "rolls wait for syncs");
+    let torn = tally.set_aside.load(Ordering::Relaxed);
+    assert!(torn * 1_000 > images, "no full segment is ever torn");
 }
 
 #[test]
