@@ -7,7 +7,7 @@
 //! | of a client, a connection, a group | its child that has the same cause |
 //! | of a topic that nothing limits | its publisher that is limited most |
 //! | `credit_consumer` | the client that gives no credit: a root |
-//! | `backlog:G` | the group, and its slowest subscription; when none of them waits, any: its client has what it does not commit |
+//! | `backlog:G`, and of the group G itself | the group, and its slowest subscription; when none of them waits, any: its client has what it does not commit |
 //! | `quota:Q`, `window:N`, `fsync:N` | that quota, that writer: a root |
 //! | disk levels, `cold_reads` | the data directory: a root |
 //! | `topic_full` | the topic: a root |
@@ -28,7 +28,8 @@ const STEPS_MAX: usize = 8;
 /// Walks from `target` to the root of what limits it.
 pub fn why(graph: &Graph<'_>, target: &Entity) -> WhyReport {
     let mut way = Vec::new();
-    let mut next = Some((target.clone(), CauseId::NONE));
+    let holds_back = held_back_by(graph, target);
+    let mut next = Some((target.clone(), holds_back));
     let mut cycle = None;
     while let Some((entity, because)) = next.take() {
         let node = graph.node(&entity);
@@ -49,8 +50,19 @@ pub fn why(graph: &Graph<'_>, target: &Entity) -> WhyReport {
     let steps: Vec<WhyStep> = way.into_iter().map(|(step, _)| step).collect();
     let last = || steps.last().map_or_else(|| target.clone(), |step| step.entity.clone());
     let root = cycle.unwrap_or_else(last);
-    let advice = advice(graph, &root, last_cause.unwrap_or_default());
+    let advice = advice(graph, &root, last_cause.unwrap_or(holds_back));
     WhyReport { steps, root, advice, until_ms }
+}
+
+/// The cause that others have in this group; nothing limits the group itself then.
+fn held_back_by(graph: &Graph<'_>, group: &Entity) -> CauseId {
+    let is_it = |cause: &CauseId| {
+        group.kind == EntityKind::Group
+            && cause.cause() == Some(Cause::Backlog)
+            && graph.name(*cause).as_ref() == Some(&group.name)
+    };
+    let causes = graph.nodes().iter().flat_map(|node| &node.shares);
+    causes.map(|(cause, _)| *cause).find(is_it).unwrap_or(CauseId::NONE)
 }
 
 fn step(
@@ -353,6 +365,8 @@ mod tests {
         );
         assert_eq!(report.root, Entity::new(EntityKind::Client, "mailer"));
         assert!(report.advice.contains("commits them more slowly"), "{}", report.advice);
+        let (of_group, same) = world.why(EntityKind::Group, "email", s(1));
+        assert_eq!((&of_group[..], same.advice), (&steps[2..], report.advice));
     }
 
     #[test]
