@@ -16,8 +16,8 @@ use crate::broker::flow::binding::Binding;
 use crate::broker::flow::{Bucket, Settled};
 use crate::types::{Class, Pushback, PushbackCode, PushbackScope};
 
-/// `retry_after` at FULL: sooner, retention has hardly run. Later, whoever obeys is still away when
-/// space came back otherwise, by a trim or another program: nobody foresees that.
+/// `retry_after` at FULL: sooner, retention has hardly run. Later, there and at HIGH, whoever obeys is
+/// still away when space came back otherwise, by a trim or another program: nobody foresees that.
 const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 1_000..=5_000;
 /// Normal traffic leaves this part of the slope's burst to critical.
 const CRITICAL_PART: u64 = 4;
@@ -83,11 +83,13 @@ impl DiskGauge {
         if level >= DiskLevel::Full {
             return Err(self.refuse_full(bytes, now));
         }
-        if level == DiskLevel::High {
-            self.charge(bytes, class, now)?;
-        }
         let full = self.full.load(Ordering::Relaxed);
         let fits = |free: u64| free.checked_sub(bytes).filter(|left| *left > full);
+        if level == DiskLevel::High {
+            // What does not fit anyhow is not sent to wait for the slope first.
+            fits(self.available()).ok_or_else(|| self.refuse_full(bytes, now))?;
+            self.charge(bytes, class, now)?;
+        }
         match self.available.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
             Ok(before) => {
                 self.in_flight.fetch_add(bytes, Ordering::AcqRel);
@@ -238,7 +240,10 @@ impl DiskGauge {
         self.binding.refused(now);
         let observed = self.available();
         let retry_after_ms = match wait {
-            Some(wait) => u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX),
+            Some(wait) => {
+                let ms = wait.as_nanos().div_ceil(1_000_000);
+                u32::try_from(ms.min(u128::from(*RETRY_AFTER_MS.end()))).unwrap_or(u32::MAX)
+            }
             None => self.level_ends_ms(0, observed),
         };
         let min_class = match wait {
@@ -348,6 +353,17 @@ mod tests {
         watch.look(ms(2_001), 1_000_000, 500_000, &gauge);
         assert_eq!(gauge.level(), DiskLevel::High);
         gauge.admit(1, Class::Normal, ms(2_001)).expect("service is back");
+    }
+
+    #[test]
+    fn a_slope_that_became_flat_sends_nobody_away_for_longer_than_a_full_disk() {
+        let (mut watch, gauge) = disk(40_100);
+        gauge.admit(90, Class::Normal, ms(0)).expect("a second of the slope, and beyond");
+        gauge.settle(90, Settled::Written);
+        watch.look(ms(250), 1_000_000, 40_010, &gauge);
+        assert_eq!((gauge.level(), gauge.slope_bps()), (DiskLevel::High, 2));
+        let held = gauge.admit(1, Class::Normal, ms(250)).expect_err("70 bytes at 2 a second");
+        assert_eq!((held.code, held.retry_after_ms), (PushbackCode::DiskLow, 5_000));
     }
 
     #[test]
