@@ -44,6 +44,9 @@ enum End {
 
 /// Reads and frames without waiting before other tasks get their turn.
 const STEPS_PER_TURN: usize = 64;
+/// Bytes of them: no batch waits for long to be handed over, and no answer to be sent, because more
+/// comes without a pause.
+const BYTES_PER_TURN: usize = 512 << 10;
 /// Control bytes that are kept of a frame whose data part is dropped; that of PRODUCE has 29.
 const SKIPPED_CONTROL_BYTES_MAX: u32 = 4 << 10;
 /// How long a closed connection is read on, so that the last answers are not lost to a reset.
@@ -123,6 +126,8 @@ struct Connection {
     /// When the frame that is being received was first seen waiting.
     started: Option<Instant>,
     steps: usize,
+    /// Bytes read in this turn.
+    bytes: usize,
     /// What was decided about a large frame that is being received.
     ahead: Option<Ahead>,
     /// When the turn began, while deliveries may have to wait for it.
@@ -142,6 +147,7 @@ impl Connection {
             last_frame: now,
             started: None,
             steps: 0,
+            bytes: 0,
             ahead: None,
             turn_began: None,
         }
@@ -157,7 +163,7 @@ impl Connection {
             }
             match self.socket.try_read_buf(&mut self.deframer.spare()) {
                 Ok(0) => return End::ClientDone,
-                Ok(_) => self.step().await,
+                Ok(read) => self.step(read).await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.deframer.park();
                     if let Err(end) = self.hold_memory() {
@@ -197,7 +203,7 @@ impl Connection {
             if self.link.outbox.is_closed() {
                 return Err(End::Gone);
             }
-            self.step().await;
+            self.step(0).await;
         }
     }
 
@@ -362,9 +368,12 @@ impl Connection {
         }
     }
 
-    async fn step(&mut self) {
+    /// One step, which read so many bytes.
+    async fn step(&mut self, read: usize) {
         self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_PER_TURN) {
+        self.bytes += read;
+        if self.steps >= STEPS_PER_TURN || self.bytes >= BYTES_PER_TURN {
+            (self.steps, self.bytes) = (0, 0);
             self.end_turn().await;
             tokio::task::yield_now().await;
             self.begin_turn();
