@@ -8,9 +8,9 @@
 //! those that catch up, however many they are and however slowly they take what they asked for.
 //!
 //! # Invariants
-//! `used <= limit`, and `used <= limit - kept` without reads of the tail, but for what was overdrawn: a first batch may be larger than what was asked for,
-//! and a connection that has nothing on its way is not kept waiting by those that do not read. What is
-//! overdrawn is paid back before anybody gets more.
+//! `used <= limit`, and `used <= limit - kept` without reads of the tail, but for what was overdrawn: a
+//! first batch may be larger than what was asked for, and a connection that has nothing on its way is
+//! not kept waiting by those that do not read. What is overdrawn is paid back before anybody gets more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
