@@ -23,6 +23,9 @@ use crate::types::{ErrorCode, GroupId, Offset, PartitionId, TopicName, parse_dur
 /// While records keep coming, a signal is looked for this often.
 const STOP_CHECK_RECORDS: u64 = 256;
 
+/// So many partitions are named that do not have the offset that was asked for: what people read.
+const OUT_OF_RANGE_SAID_MAX: usize = 8;
+
 /// A broker that stays away longer ends the command.
 const TROUBLE_MAX: Duration = Duration::from_secs(60);
 /// Pause between two tries.
@@ -123,7 +126,7 @@ async fn consume(args: &ConsumeArgs, out: &mut Output) -> CommandResult {
     let closed = reader.consumer.close().await.map_err(Failure::from);
     // A signal is the ordinary way to end an endless read: nothing to say.
     let ended = ended.map_err(|failure| match failure.code() {
-        Some(ErrorCode::Interrupted) => Failure::quiet(Exit::Interrupted),
+        ErrorCode::Interrupted => Failure::quiet(Exit::Interrupted),
         _ => failure,
     });
     ended.and(left).and(closed)
@@ -159,7 +162,33 @@ async fn open(args: &ConsumeArgs) -> Result<Reader, Failure> {
             consumer.seek(&args.topic, partition, offset)?;
         }
     }
+    if let Position::At(offset) = span.from {
+        say_out_of_range(&client, args, Offset(offset)).await?;
+    }
     Ok(Reader { consumer, in_group: args.group.is_some() })
+}
+
+/// Says where reading begins instead, when there is no such offset: who waits for records that are
+/// long gone, or that are far from being written, would not know why.
+async fn say_out_of_range(client: &Client, args: &ConsumeArgs, asked: Offset) -> CommandResult {
+    let starts = resolve(client, args, Position::Start).await?;
+    let ends = resolve(client, args, Position::End).await?;
+    let spans =
+        starts.iter().zip(ends.values()).map(|((partition, start), end)| (partition, start, end));
+    let without: Vec<_> =
+        spans.filter(|(_, start, end)| !(**start..=**end).contains(&asked)).collect();
+    for (partition, start, end) in without.iter().take(OUT_OF_RANGE_SAID_MAX) {
+        eprintln!(
+            "warning: {}/{partition}: offset {asked} is out of range: the first is {start}, the end {end}; \
+             reading from {}",
+            args.topic,
+            asked.clamp(**start, **end)
+        );
+    }
+    if let Some(more) = without.len().checked_sub(OUT_OF_RANGE_SAID_MAX).filter(|more| *more > 0) {
+        eprintln!("warning: offset {asked} is out of range in {more} more partitions");
+    }
+    Ok(())
 }
 
 /// The offset of a position in each partition, within what can be read now.

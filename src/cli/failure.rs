@@ -38,7 +38,11 @@ pub enum Exit {
 pub fn exit_of(code: ErrorCode) -> Exit {
     use ErrorCode as E;
     match code {
-        E::InvalidName | E::InsecureListen | E::InvalidInput | E::InvalidCommand => Exit::Usage,
+        E::InvalidName
+        | E::InsecureListen
+        | E::InvalidInput
+        | E::InvalidCommand
+        | E::NotADataDir => Exit::Usage,
         E::TopicNotFound
         | E::TopicExists
         | E::PartitionNotFound
@@ -61,7 +65,7 @@ pub fn exit_of(code: ErrorCode) -> Exit {
         | E::GroupLimit => Exit::Pressure,
         E::CorruptRange | E::DiskRead | E::VerifyFailed | E::ResultMismatch => Exit::Corrupt,
         E::Interrupted => Exit::Interrupted,
-        E::UnsupportedFormat | E::NotADataDir | E::Internal => Exit::Other,
+        E::UnsupportedFormat | E::LocalIo | E::Internal => Exit::Other,
         E::MalformedFrame
         | E::ChecksumMismatch
         | E::FrameTooLarge
@@ -93,7 +97,7 @@ pub fn exit_of(code: ErrorCode) -> Exit {
 /// Why a command ended.
 #[derive(Debug)]
 pub struct Failure {
-    code: Option<ErrorCode>,
+    code: ErrorCode,
     message: String,
     help: Option<String>,
     retry_after_ms: Option<u32>,
@@ -108,7 +112,7 @@ impl Failure {
     /// With a stable code, which also gives the exit code and the next step.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Failure {
         Failure {
-            code: Some(code),
+            code,
             message: message.into(),
             help: None,
             retry_after_ms: None,
@@ -149,8 +153,8 @@ impl Failure {
         self
     }
 
-    /// The stable code, when there is one.
-    pub fn code(&self) -> Option<ErrorCode> {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
         self.code
     }
 
@@ -176,20 +180,13 @@ impl Failure {
         if self.quiet {
             return None;
         }
-        let mut text = match self.code {
-            Some(code) => format!("error[{code}]: {}\n", self.message),
-            None => format!("error: {}\n", self.message),
-        };
-        let help = self.help.as_deref().or(self.code.map(ErrorCode::help));
-        if let Some(help) = help {
-            let _ = writeln!(text, "help: {help}");
-        }
+        let code = self.code;
+        let help = self.help.as_deref().unwrap_or(code.help());
+        let mut text = format!("error[{code}]: {}\nhelp: {help}\n", self.message);
         if let Some(ms) = self.retry_after_ms {
             let _ = writeln!(text, "retry_after_ms: {ms}");
         }
-        if let Some(code) = self.code {
-            let _ = writeln!(text, "explain: stoplog explain {code}");
-        }
+        let _ = writeln!(text, "explain: stoplog explain {code}");
         Some(text)
     }
 }
@@ -200,7 +197,7 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Failure::quiet(Exit::Ok);
         }
-        Failure { code: None, exit: Exit::Other, ..Failure::usage(error.to_string()) }
+        Failure::new(ErrorCode::LocalIo, error.to_string())
     }
 }
 

@@ -11,7 +11,8 @@ use super::position::{Position, TimeRef};
 use super::topic::really;
 use crate::client::Admin;
 use crate::types::{
-    CommittedOffset, GroupDescription, GroupId, Offset, OffsetReset, PartitionId, TopicName,
+    CommittedOffset, ErrorCode, GroupDescription, GroupId, Offset, OffsetReset, PartitionId,
+    TopicName,
 };
 
 /// Arguments of `group`.
@@ -40,6 +41,9 @@ enum Verb {
         group: GroupId,
     },
     /// Move committed offsets; the group must have no members.
+    ///
+    /// A group that does not exist is made, and stderr says so: that is how a new group begins
+    /// elsewhere than at the start.
     Seek(Seek),
     /// Delete a group and its committed offsets.
     #[command(visible_alias = "rm")]
@@ -166,6 +170,7 @@ async fn seek(admin: &Admin, args: &Seek, out: &mut Output) -> CommandResult {
     let partitions: Vec<PartitionId> = args.partition.iter().copied().map(PartitionId).collect();
     let partitions = (!partitions.is_empty()).then_some(partitions);
     let to = reset_of(args.to)?;
+    let is_new = !exists(admin, &args.group).await?;
     let moves =
         admin.reset_group(&args.group, &args.topic, partitions, to, really(args.dry_run)).await?;
     let mut table = Table::new(&["TOPIC", "PARTITION", "FROM", "TO"]);
@@ -182,8 +187,21 @@ async fn seek(admin: &Admin, args: &Seek, out: &mut Output) -> CommandResult {
         }))?;
     }
     out.table(&table)?;
+    if is_new {
+        // A name that was mistyped is no error to the broker.
+        let verb = if args.dry_run { "would be" } else { "was" };
+        eprintln!("warning: group {} is new: it {verb} made with these offsets", args.group);
+    }
     let verb = if args.dry_run { "would move" } else { "moved" };
     out.say(format_args!("{verb} {} partitions of group {}", moves.len(), args.group))
+}
+
+async fn exists(admin: &Admin, group: &GroupId) -> Result<bool, Failure> {
+    match admin.describe_group(group).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == ErrorCode::GroupNotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn delete(

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::config::{Sources, load};
 use super::connection::Stop;
-use super::failure::{CommandResult, Failure};
+use super::failure::{CommandResult, Exit, Failure};
 use super::output::Output;
 use crate::broker::{Broker, OpenError, ShutdownMode};
 use crate::config::{Config, Rooms};
@@ -141,6 +141,7 @@ impl From<OpenError> for Failure {
             | OpenError::InternalLog { .. }
             | OpenError::CatalogMissing { .. } => ErrorCode::VerifyFailed,
             OpenError::Options(_) => ErrorCode::InvalidConfig,
+            OpenError::Storage(storage::OpenError::Io(_)) => ErrorCode::LocalIo,
             OpenError::Storage(_) => ErrorCode::Internal,
         };
         let failure = Failure::new(code, error.to_string());
@@ -160,7 +161,13 @@ impl From<StartError> for Failure {
             StartError::Insecure { .. } => ErrorCode::InsecureListen,
             StartError::Address { .. } | StartError::Listen { .. } => ErrorCode::InvalidConfig,
         };
-        Failure::new(code, error.to_string())
+        let failure = Failure::new(code, error.to_string());
+        match code {
+            ErrorCode::InvalidConfig => {
+                failure.help("Choose another --listen HOST:PORT.").exit_with(Exit::Usage)
+            }
+            _ => failure,
+        }
     }
 }
 

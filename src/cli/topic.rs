@@ -140,9 +140,7 @@ pub(super) fn settings(pairs: &[String]) -> Result<Vec<(String, String)>, Failur
 /// A setting or a number that does not fit is a wrong command line.
 pub(super) fn as_usage(failure: Failure) -> Failure {
     match failure.code() {
-        Some(ErrorCode::InvalidConfig | ErrorCode::InvalidRequest) => {
-            failure.exit_with(Exit::Usage)
-        }
+        ErrorCode::InvalidConfig | ErrorCode::InvalidRequest => failure.exit_with(Exit::Usage),
         _ => failure,
     }
 }
@@ -163,7 +161,7 @@ async fn create(admin: &Admin, args: &Create, out: &mut Output) -> CommandResult
                 "settings": created.config.entries(), "dry_run": args.dry_run, "created": true,
             }))
         }
-        Err(failure) if args.if_not_exists && failure.code() == Some(ErrorCode::TopicExists) => {
+        Err(failure) if args.if_not_exists && failure.code() == ErrorCode::TopicExists => {
             out.say(format_args!("topic {} exists", args.name))?;
             out.json(&json!({ "topic": args.name, "created": false }))
         }

@@ -44,7 +44,7 @@ pub fn run(args: &VerifyArgs, out: &mut Output) -> CommandResult {
     if !args.dir.is_dir() {
         let what = format!("{} is no directory", args.dir.display());
         return Err(
-            Failure::new(ErrorCode::NotADataDir, what).help("Give the broker's --data DIR.")
+            Failure::new(ErrorCode::InvalidInput, what).help("Give the broker's --data DIR.")
         );
     }
     let disk = RealDisk::new(args.dir.clone());

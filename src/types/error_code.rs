@@ -136,8 +136,8 @@ error_codes! {
         "Nothing was written. Send again with a longer deadline or when the broker is less busy."
     408 CreditViolation Invalid "More was sent than was granted."
         "Nothing was written. The client ignored its grant: update it."
-    409 ConnLimit Throttle "The broker has as many connections as it may."
-        "Close idle clients or raise limits.connections_max."
+    409 ConnLimit Throttle "There are as many connections as a limit allows."
+        "Close idle clients, or raise what the message names: limits.connections_max, limits.connections_per_ip_max or a quota."
     410 Draining Closed "The broker is shutting down."
         "Reconnect after it is back; what was acknowledged is safe."
     411 MetadataRate Throttle "Topics, partitions or quotas are changed too often."
@@ -196,6 +196,8 @@ error_codes! {
         "This is a defect of Stoplog: keep the data directory and report it."
     710 InvalidCommand Invalid "The command line is wrong."
         "--help behind a command shows what it takes."
+    711 LocalIo Internal "The system refused a read or a write of the command itself."
+        "The message has the system's words: look at the path, its rights and the space left, or at who reads the output."
 
     // 09xx
     901 Internal Internal "A defect of Stoplog."

@@ -16,7 +16,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Refused with E0504 while the group has members.
+    /// Refused with E0504 while the group has members. A group that does not exist is made.
     pub struct Request {
         /// The group.
         pub group: GroupId,

@@ -51,6 +51,27 @@ fn a_wrong_command_line_is_exit_2() {
 }
 
 #[test]
+fn what_the_system_refuses_has_a_code() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opened");
+    let mut explain = std::process::Command::new(crate::process::STOPLOG);
+    let ran = explain.arg("explain").stdout(full).output().expect("it ran");
+    let err = String::from_utf8(ran.stderr).expect("UTF-8");
+    assert!(err.starts_with("error[E0711]: ") && err.contains("\nhelp: "), "{err}");
+    assert_eq!(ran.status.code(), Some(1));
+    run(&["serve", "--data", "/proc/none", "--listen", "127.0.0.1:0"]).fails(1, "error[E0711]");
+}
+
+#[test]
+fn a_path_that_is_not_there_or_is_something_else_is_exit_2() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (empty, missing) = (folder.path(), folder.path().join("none"));
+    let (empty, missing) = (empty.display().to_string(), missing.display().to_string());
+    run(&["verify", &missing]).fails(2, "error[E0706]");
+    run(&["verify", &empty]).fails(2, "error[E0607]");
+    run(&["inspect", "segment", &missing]).fails(2, "error[E0706]");
+}
+
+#[test]
 fn nobody_there_is_exit_5() {
     run(&["topic", "ls", "--server", "127.0.0.1:1"]).fails(5, "error[E0701]");
 }

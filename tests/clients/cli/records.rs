@@ -105,6 +105,41 @@ fn a_group_goes_on_where_it_committed_and_can_be_moved() {
 }
 
 #[test]
+fn a_group_that_is_made_by_a_seek_is_said_to_be_new() {
+    let (_folder, broker) = broker();
+    broker.run(&["topic", "create", "t", "-p", "1"]).ok();
+    broker.feed(&["produce", "t"], b"a\n").ok();
+    let seek = ["group", "seek", "g", "--topic", "t", "--to", "end"];
+    let tried = broker.run(&[&seek[..], &["--dry-run"]].concat());
+    assert!(tried.err.contains("group g is new: it would be made"), "{tried:?}");
+    broker.run(&["group", "describe", "g"]).fails(3, "E0501");
+    let made = broker.run(&seek);
+    assert!(made.err.contains("group g is new: it was made"), "{made:?}");
+    assert_eq!(broker.run(&["consume", "t", "-g", "g", "-e"]).ok(), "", "it begins at the end");
+    let moved = broker.run(&seek);
+    assert_eq!((moved.code, moved.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_offset_that_is_not_there_is_said_with_first_and_end() {
+    let (_folder, broker) = broker();
+    broker.run(&["topic", "create", "t", "-p", "1"]).ok();
+    broker.feed(&["produce", "t"], b"0\n1\n2\n").ok();
+    let trim = ["topic", "trim", "t", "-p", "0", "--before", "1", "--yes"];
+    broker.run(&trim).ok();
+    for (offset, from, read) in [("9", "3", ""), ("0", "1", "1\n2\n")] {
+        let ran = broker.run(&["consume", "t", "-e", "-o", offset]);
+        assert!(ran.err.contains(&format!("offset {offset} is out of range")), "{ran:?}");
+        assert!(ran.err.contains("the first is 1, the end 3"), "{ran:?}");
+        assert!(ran.err.contains(&format!("reading from {from}\n")), "{ran:?}");
+        assert_eq!(ran.ok(), read);
+    }
+    for there in ["1", "3", "1:2"] {
+        assert_eq!(broker.run(&["consume", "t", "-e", "-o", there]).err, "");
+    }
+}
+
+#[test]
 fn a_topic_that_is_missing_or_full_says_so() {
     let (_folder, broker) = broker();
     broker.feed(&["produce", "nope"], b"x\n").fails(3, "E0201");

@@ -36,6 +36,9 @@ fn a_taken_port_and_a_taken_directory_are_exit_5() {
     run(&["serve", "--data", &free, "--listen", &broker.address]).fails(5, "E0704");
     run(&["serve", "--data", &taken, "--listen", "127.0.0.1:0"]).fails(5, "E0604");
     run(&["serve", "--data", &free, "--listen", "0.0.0.0:0"]).fails(2, "--insecure");
+    // An address of nobody here: TEST-NET-1.
+    let elsewhere = ["serve", "--data", &free, "--listen", "192.0.2.1:0", "--insecure"];
+    run(&elsewhere).fails(2, "--listen HOST:PORT");
 }
 
 #[test]
