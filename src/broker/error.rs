@@ -65,8 +65,13 @@ pub enum QuotaChangeError {
     #[error(transparent)]
     Quota(#[from] QuotaError),
     /// There is no quota of this entity.
-    #[error("{0} has no quota")]
-    NotFound(QuotaEntity),
+    #[error("{entity} has no quota of its own{}", ruled(.by.as_ref()))]
+    NotFound {
+        /// The entity.
+        entity: QuotaEntity,
+        /// The quota that it is under nevertheless: that of `<default>`.
+        by: Option<QuotaEntity>,
+    },
     /// There are as many quotas as there may be.
     #[error("there are {limit} quotas already")]
     Limit {
@@ -76,6 +81,10 @@ pub enum QuotaChangeError {
     /// The change could not be made durable.
     #[error("{0}")]
     Commit(#[from] CommitError),
+}
+
+fn ruled(by: Option<&QuotaEntity>) -> String {
+    by.map_or_else(String::new, |by| format!(": it is under that of {by}"))
 }
 
 /// A change of a topic that is the broker's own.

@@ -45,6 +45,16 @@ impl Broker {
     pub fn quotas(&self, entity: Option<&QuotaEntity>) -> Vec<QuotaDescription> {
         self.core().flow.quotas.describe(entity)
     }
+
+    /// That an entity has no quota of its own, and which one it is under.
+    pub fn no_quota(&self, entity: QuotaEntity) -> QuotaChangeError {
+        no_quota(self.core(), entity)
+    }
+}
+
+fn no_quota(core: &Core, entity: QuotaEntity) -> QuotaChangeError {
+    let by = core.flow.quotas.governing(&entity);
+    QuotaChangeError::NotFound { entity, by }
 }
 
 async fn set(
@@ -85,7 +95,7 @@ async fn delete(
     core.admit_change()?;
     let mut quotas = catalog.machine().quotas()?;
     if quotas.remove(&entity).is_none() {
-        return Err(QuotaChangeError::NotFound(entity));
+        return Err(no_quota(core, entity));
     }
     if dry_run {
         return Ok(());

@@ -124,7 +124,10 @@ fn an_edit_counts_at_once_on_connections_that_are_open() {
         broker.delete_quota(entity("topic/orders"), false).await.unwrap();
         send(&broker, &shop, &topic, BURST).await.expect("no quota any more");
         let gone = broker.delete_quota(entity("topic/orders"), false).await;
-        assert_eq!(gone, Err(QuotaChangeError::NotFound(entity("topic/orders"))));
+        assert_eq!(
+            gone,
+            Err(QuotaChangeError::NotFound { entity: entity("topic/orders"), by: None })
+        );
     });
 }
 

@@ -148,7 +148,7 @@ impl ToAnswer for QuotaChangeError {
         let answer = |code| ErrorAnswer::new(code, self.to_string());
         match self {
             QuotaChangeError::Quota(_) => answer(ErrorCode::InvalidConfig),
-            QuotaChangeError::NotFound(_) => answer(ErrorCode::QuotaNotFound),
+            QuotaChangeError::NotFound { .. } => answer(ErrorCode::QuotaNotFound),
             QuotaChangeError::Limit { .. } => answer(ErrorCode::TooManyTopics),
             QuotaChangeError::Commit(error) => error.to_answer(),
         }

@@ -41,7 +41,7 @@ pub(super) async fn list(
     let entity = request.entity.as_deref().map(entity).transpose()?;
     let mut quotas = link.broker().quotas(entity.as_ref());
     if let (true, Some(entity)) = (quotas.is_empty(), entity) {
-        return Err(QuotaChangeError::NotFound(entity).to_answer());
+        return Err(link.broker().no_quota(entity).to_answer());
     }
     quotas.iter_mut().for_each(leave_off);
     Ok(quota_list::Response { quotas: quotas.iter().map(quota_list::Quota::from).collect() })

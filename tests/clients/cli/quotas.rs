@@ -54,6 +54,31 @@ fn a_try_ends_at_once_with_the_brokers_reason() {
 }
 
 #[test]
+fn a_full_quota_of_connections_says_when_to_come_back_and_whose_it_is() {
+    let folder = tempfile::tempdir().expect("folder");
+    let broker = Broker::start(folder.path());
+    broker.run(&["topic", "create", "t"]).ok();
+    broker.run(&["quota", "set", "client/<default>", "connections=1"]).ok();
+    let mut open = std::process::Command::new(crate::process::STOPLOG)
+        .args(["consume", "t", "-f", "%v\n", "--server", &broker.address])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    // It has read what was produced while it was open, so it is connected.
+    broker.feed(&["produce", "t"], b"a\n").ok();
+    let mut line = String::new();
+    let out = open.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
+    let refused = broker.run(&["consume", "t", "-e"]);
+    open.kill().expect("it runs");
+    open.wait().expect("it ends");
+    assert!(refused.err.contains("retry_after_ms: 1000\n"), "{refused:?}");
+    refused.fails(6, "quota:client/stoplog-consume");
+    let own = ["quota", "describe", "client/stoplog-consume"];
+    broker.run(&own).fails(3, "it is under that of client/<default>");
+}
+
+#[test]
 fn an_operator_who_shut_everybody_out_comes_in_and_opens_again() {
     let folder = tempfile::tempdir().expect("folder");
     let broker = Broker::start(folder.path());

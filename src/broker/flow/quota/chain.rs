@@ -41,6 +41,10 @@ pub struct QuotaRefusal {
 
 /// Longest wait of a reader without asking its quotas again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Nobody knows when a connection ends: asking once a second is no load.
+const CONNECTION_WAIT: Duration = Duration::from_secs(1);
+/// Bytes in flight go with the next answers: as the pool says while it does not know its rate.
+const IN_FLIGHT_WAIT: Duration = Duration::from_millis(200);
 
 /// What is held of levels; dropping it gives it back.
 #[derive(Debug, Default)]
@@ -128,7 +132,13 @@ impl Link {
 
     fn full(&self, held: u64) -> QuotaRefusal {
         let of = self.limit.most();
-        QuotaRefusal { limit: Arc::clone(&self.limit), observed: held, of, wait: None }
+        let wait = match self.limit.resource() {
+            Resource::Connections => Some(CONNECTION_WAIT),
+            Resource::InflightBytes => Some(IN_FLIGHT_WAIT),
+            _ => None,
+        };
+        let wait = wait.filter(|_| of > 0);
+        QuotaRefusal { limit: Arc::clone(&self.limit), observed: held, of, wait }
     }
 }
 
@@ -155,7 +165,8 @@ impl QuotaRefusal {
         self.limit.cause()
     }
 
-    /// When to come back, where a time can be named: exact for rates.
+    /// When to come back, where a time can be named: exact for rates, a guess for connections and bytes
+    /// in flight.
     pub fn wait(&self) -> Option<Duration> {
         self.wait
     }

@@ -198,10 +198,22 @@ fn levels_are_held_until_they_are_given_back() {
     let _two = chain.hold(Resource::Connections, 1).expect("the second");
     let told = chain.hold(Resource::Connections, 1).expect_err("a third").pushback();
     assert_eq!((told.code, told.observed, told.limit), (PushbackCode::ConnLimit, 2, 2));
+    assert_eq!((told.severity, told.retry_after_ms), (Severity::Hold, 1_000));
     drop(one);
     assert!(chain.hold(Resource::Connections, 1).is_ok());
-    assert!(chain.hold(Resource::InflightBytes, 101).is_err());
+    let told = chain.hold(Resource::InflightBytes, 101).expect_err("101 of 100").pushback();
+    assert_eq!((told.code, told.retry_after_ms), (PushbackCode::ServerBusy, 200));
     assert_eq!(used(&tree, "client/shop", Resource::InflightBytes).used, 0);
+}
+
+#[test]
+fn what_allows_nothing_names_no_time() {
+    let tree = tree(&[("client/shop", &[("connections", "0"), ("inflight_bytes", "0")])]);
+    let chain = tree.chain(&connection("shop"), ms(0));
+    for resource in [Resource::Connections, Resource::InflightBytes] {
+        let told = chain.hold(resource, 1).expect_err("none is allowed").pushback();
+        assert_eq!((told.severity, told.retry_after_ms), (Severity::Reject, 0));
+    }
 }
 
 #[test]

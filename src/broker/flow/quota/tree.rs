@@ -128,6 +128,11 @@ impl QuotaTree {
         described
     }
 
+    /// The record that an entity is under: its own, or that of `<default>`.
+    pub fn governing(&self, entity: &QuotaEntity) -> Option<QuotaEntity> {
+        self.state().table.governing(entity).map(|(record, _)| record)
+    }
+
     /// All limits of a subject. For connections, topics and groups when they are first met and
     /// when [`QuotaTree::is_current`] says no.
     pub fn chain(&self, subject: &Subject<'_>, now: Duration) -> Arc<Chain> {
