@@ -26,8 +26,12 @@ const STOP_CHECK_RECORDS: u64 = 256;
 /// So many partitions are named that do not have the offset that was asked for: what people read.
 const OUT_OF_RANGE_SAID_MAX: usize = 8;
 
+/// A broker that is away for so long is told: a restart takes less.
+const AWAY_TOLD_AFTER: Duration = Duration::from_secs(2);
 /// A broker that stays away longer ends the command.
 const TROUBLE_MAX: Duration = Duration::from_secs(60);
+/// No error for so long, and it is over: an attempt takes at most the 5 s of a connection.
+const TROUBLE_OVER: Duration = Duration::from_secs(15);
 /// Pause between two tries.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -154,6 +158,7 @@ async fn open(args: &ConsumeArgs) -> Result<Reader, Failure> {
             commit: CommitMode::Manual,
             prefetch_records: args.credit,
             records_max: args.credit.filter(|_| args.count.is_none()),
+            unreachable_after: Some(AWAY_TOLD_AFTER),
             ..ConsumerOptions::new(reading(args))
         })
         .await?;
@@ -333,17 +338,24 @@ fn print(args: &ConsumeArgs, consumed: &ConsumedRecord, out: &mut Output) -> Com
 /// Errors in a row that may pass by themselves: a broker that is restarted, a busy one.
 #[derive(Default)]
 struct Trouble {
-    since: Option<Instant>,
+    /// The first error and the last.
+    span: Option<(Instant, Instant)>,
 }
 
 impl Trouble {
     /// Says so once, and waits a little; an error that cannot pass, or lasts, is returned.
     async fn wait(&mut self, error: ClientError) -> CommandResult {
-        let since = *self.since.get_or_insert_with(|| {
-            eprintln!("warning: {error}; trying again");
-            Instant::now()
-        });
-        if !error.is_passing() || since.elapsed() > TROUBLE_MAX {
+        if !error.is_passing() {
+            return Err(error.into());
+        }
+        let now = Instant::now();
+        let (since, _) =
+            self.span.filter(|(_, last)| now - *last < TROUBLE_OVER).unwrap_or_else(|| {
+                eprintln!("warning: {error}; trying again");
+                (now, now)
+            });
+        self.span = Some((since, now));
+        if now - since > TROUBLE_MAX {
             return Err(error.into());
         }
         tokio::time::sleep(error.retry_after().unwrap_or(TROUBLE_PAUSE)).await;

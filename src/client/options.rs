@@ -188,6 +188,9 @@ pub struct ConsumerOptions {
     pub records_max: Option<u64>,
     /// How long this member may take to give partitions up: until its next call of `next`.
     pub rebalance_timeout: Duration,
+    /// A broker that cannot be reached for so long while there is something to read is an error of
+    /// `next`, which may be called again; `None` = it is waited for without a word.
+    pub unreachable_after: Option<Duration>,
 }
 
 impl ConsumerOptions {
@@ -217,6 +220,7 @@ impl ConsumerOptions {
             prefetch_records: None,
             records_max: None,
             rebalance_timeout: Duration::from_secs(60),
+            unreachable_after: None,
         }
     }
 }

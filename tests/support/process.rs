@@ -94,7 +94,8 @@ impl Broker {
         child.wait().expect("it ends").code()
     }
 
-    fn kill(&mut self) {
+    /// SIGKILL, when it runs.
+    pub fn kill(&mut self) {
         if let Some((mut child, _)) = self.running.take() {
             // It may have ended by itself.
             let _ = child.kill();

@@ -97,6 +97,8 @@ pub struct Consumer {
     partial: VecDeque<(TopicPartition, ConsumedRecord)>,
     next_commit: Instant,
     retries: RetryContract,
+    /// Since when no connection could be made.
+    away_since: Option<Instant>,
     on_rebalance: Option<Hook>,
 }
 
@@ -123,6 +125,7 @@ impl Consumer {
             handed: Vec::new(),
             partial: VecDeque::new(),
             next_commit: Instant::now(),
+            away_since: None,
             on_rebalance: None,
         };
         consumer.start().await?;

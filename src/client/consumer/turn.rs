@@ -124,8 +124,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// A live connection. Waits between attempts for as long as it takes: a consumer outlives its
-    /// broker's restarts.
+    /// A live connection. Waits between attempts for as long as it takes, or as `unreachable_after`
+    /// says: a consumer outlives its broker's restarts.
     async fn connect(&mut self) -> Result<(), ClientError> {
         if self.connection.as_ref().is_some_and(|connection| !connection.is_spent()) {
             return Ok(());
@@ -138,9 +138,15 @@ impl Consumer {
                 Ok(connection) => {
                     self.connection = Some(connection);
                     self.retries.worked();
+                    self.away_since = None;
                     return Ok(());
                 }
                 Err(error) if error.is_passing() => {
+                    let since = *self.away_since.get_or_insert_with(Instant::now);
+                    if self.options.unreachable_after.is_some_and(|max| since.elapsed() >= max) {
+                        self.away_since = None;
+                        return Err(error);
+                    }
                     let pause = self.core.wait(&mut self.retries, &error);
                     tokio::time::sleep(pause).await;
                 }

@@ -1,5 +1,7 @@
 //! `serve`, topics and `verify`: the life of a broker as a script sees it.
 
+use std::io::{BufRead as _, BufReader};
+
 use super::broker::{Broker, run};
 use crate::process::STOPLOG;
 
@@ -98,4 +100,29 @@ fn a_reader_that_leaves_early_is_no_error() {
     drop(consume.stdout.take());
     let ended = consume.wait_with_output().expect("ends");
     assert_eq!((ended.status.code(), ended.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn a_reader_says_that_its_broker_is_away_and_goes_on_when_it_is_back() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut broker = Broker::start(folder.path());
+    broker.run(&["topic", "create", "t"]).ok();
+    let mut reader = std::process::Command::new(STOPLOG)
+        .args(["consume", "t", "-n", "2", "--server", &broker.address])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut out = BufReader::new(reader.stdout.take().expect("a pipe"));
+    let mut err = BufReader::new(reader.stderr.take().expect("a pipe"));
+    let (mut read, mut said) = (String::new(), String::new());
+    broker.feed(&["produce", "t"], b"a\n").ok();
+    out.read_line(&mut read).expect("a line");
+    broker.kill();
+    err.read_line(&mut said).expect("a line");
+    assert!(said.starts_with("warning: ") && said.ends_with("; trying again\n"), "{said}");
+    broker.kill_and_restart();
+    broker.feed(&["produce", "t"], b"b\n").ok();
+    out.read_line(&mut read).expect("a line");
+    assert_eq!((read.as_str(), reader.wait().expect("it ends").code()), ("a\nb\n", Some(0)));
 }
