@@ -30,7 +30,7 @@ const OUT_OF_RANGE_SAID_MAX: usize = 8;
 const AWAY_TOLD_AFTER: Duration = Duration::from_secs(2);
 /// A broker that stays away longer ends the command.
 const TROUBLE_MAX: Duration = Duration::from_secs(60);
-/// No error for so long, and it is over: an attempt takes at most the 5 s of a connection.
+/// No error for so long, and it is over: it is told anew after two pauses of 2 s and the 5 s of an attempt.
 const TROUBLE_OVER: Duration = Duration::from_secs(15);
 /// Pause between two tries.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(100);

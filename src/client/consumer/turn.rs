@@ -4,6 +4,7 @@
 //! so a cancelled `next` loses nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
@@ -143,12 +144,14 @@ impl Consumer {
                 }
                 Err(error) if error.is_passing() => {
                     let since = *self.away_since.get_or_insert_with(Instant::now);
-                    if self.options.unreachable_after.is_some_and(|max| since.elapsed() >= max) {
+                    let told_after = self.options.unreachable_after.unwrap_or(Duration::MAX);
+                    if since.elapsed() >= told_after {
                         self.away_since = None;
                         return Err(error);
                     }
                     let pause = self.core.wait(&mut self.retries, &error);
-                    tokio::time::sleep(pause).await;
+                    // Not to be told later than that.
+                    tokio::time::sleep(pause.min(told_after)).await;
                 }
                 Err(error) => return Err(error),
             }
