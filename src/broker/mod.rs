@@ -33,6 +33,7 @@ mod space;
 mod topic;
 mod topics;
 
+pub use crate::storage::RoundEnd;
 pub use coordinator::GroupHandle;
 pub use error::{
     AlterTopicError, CommitError, CreateTopicError, DeleteTopicError, FetchError,

@@ -2,7 +2,7 @@
 //! answer comes from a log writer's.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -14,7 +14,7 @@ use super::flow::{Ask, ConnectionFlow, HeaderTicket, Level, Outcome, Ticket, Top
 use super::request::{ProduceDone, ProduceRequest, Produced};
 use super::topic::{PartitionHandle, Topic};
 use crate::record::{BATCH_HEADER_BYTES, BatchHeader, BatchLimits, CheckedBatch};
-use crate::storage::{Append, AppendDone, AppendError, Appended, Partition};
+use crate::storage::{Append, AppendDone, AppendError, Appended, Partition, RoundEnd};
 use crate::types::{Acks, PartitionHealth, Pushback, TopicId};
 
 /// A batch between admission and answer. What it was admitted with ends with it.
@@ -61,6 +61,12 @@ impl Broker {
             core.metrics.produce_requests.increment();
             core.metrics.produce_refused.increment();
         })
+    }
+
+    /// Has `watcher` told, for as long as it lives, when a log writer has given the answers of a
+    /// round: whoever collects them sends them then.
+    pub fn at_round_end(&self, watcher: Weak<dyn RoundEnd>) {
+        self.core().storage.at_round_end(watcher);
     }
 
     /// Wakes the log writers for what [`Broker::produce_more`] left to them.

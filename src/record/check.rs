@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::crc::{crc32c, crc32c_and_payload_crc32, crc32c_with_head};
+use super::crc::{crc32c, crc32c_with_head};
 use super::header::{BATCH_HEADER_BYTES, BatchHeader, CRC_FROM};
 use super::{Attributes, BatchError, Compression};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
@@ -50,7 +50,6 @@ impl BatchLimits {
 pub struct CheckedBatch {
     header: BatchHeader,
     bytes: Bytes,
-    payload_crc32: u32,
 }
 
 impl CheckedBatch {
@@ -64,13 +63,11 @@ impl CheckedBatch {
         check_attributes(&header, limits)?;
         check_counts(&header, limits)?;
         check_producer(&header)?;
-        let covered = bytes.get(CRC_FROM..).unwrap_or_default();
-        let head_len = BATCH_HEADER_BYTES - CRC_FROM;
-        let (found, payload_crc32) = crc32c_and_payload_crc32(covered, head_len);
+        let found = crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
         if found != header.crc {
             return Err(BatchError::Crc { expected: header.crc, found });
         }
-        Ok(CheckedBatch { header, bytes, payload_crc32 })
+        Ok(CheckedBatch { header, bytes })
     }
 
     /// The header as it came.
@@ -86,11 +83,6 @@ impl CheckedBatch {
     /// The bytes after the header: what follows `stamp` on disk.
     pub fn payload(&self) -> &[u8] {
         self.bytes.get(BATCH_HEADER_BYTES..).unwrap_or(&[])
-    }
-
-    /// The CRC-32 of `payload()`: what storage sums its segments up by.
-    pub fn payload_crc32(&self) -> u32 {
-        self.payload_crc32
     }
 
     /// The header as it is stored: with its place in the log, and with `append_time` as every

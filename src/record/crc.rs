@@ -1,5 +1,5 @@
 //! CRC-32C (Castagnoli), the checksum of a record batch; how it changes when only the first bytes of
-//! what it covers change; and how two CRC-32 join without another look at the bytes.
+//! what it covers change; and how two join without another look at the bytes.
 //!
 //! A CRC is linear: with S(c) = "c moved over n bytes", crc(head + tail) is S(crc(head)) ^ crc(tail)
 //! for a tail of n bytes. The method of moving is Mark Adler's (zlib `crc32_combine`).
@@ -19,85 +19,61 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 /// The two results differ by S(crc(old head) ^ crc(new head)).
 pub(super) fn crc32c_with_head(old: u32, old_head: &[u8], new_head: &[u8], tail_len: usize) -> u32 {
     assert_eq!(old_head.len(), new_head.len(), "heads of one length");
-    old ^ shifted::<CASTAGNOLI>(crc32c(old_head) ^ crc32c(new_head), tail_len)
+    old ^ shifted(crc32c(old_head) ^ crc32c(new_head), tail_len)
 }
 
-/// The CRC-32 (of `crc32fast`) of bytes with CRC-32 `first`, followed by `second_len` bytes whose
-/// CRC-32 is `second`.
-pub fn crc32_joined(first: u32, second: u32, second_len: usize) -> u32 {
-    shifted::<IEEE>(first, second_len) ^ second
+/// The CRC-32C of bytes with CRC-32C `first`, followed by `second_len` bytes whose CRC-32C is `second`.
+pub fn crc32c_joined(first: u32, second: u32, second_len: usize) -> u32 {
+    shifted(first, second_len) ^ second
 }
 
-/// Bytes that stay in a core's own cache between two looks at them.
-const CACHED_BYTES: usize = 64 << 10;
-
-/// The CRC-32C of `covered`, and the CRC-32 of what follows its first `head_len` bytes, in one walk: a
-/// batch of megabytes comes from memory once.
-pub(super) fn crc32c_and_payload_crc32(covered: &[u8], head_len: usize) -> (u32, u32) {
-    let (first, rest) = covered.split_at(covered.len().min(CACHED_BYTES));
-    let mut plain = crc32fast::Hasher::new();
-    let mut whole = crc32c(first);
-    plain.update(first.get(head_len..).unwrap_or_default());
-    for chunk in rest.chunks(CACHED_BYTES) {
-        whole = shifted::<CASTAGNOLI>(whole, chunk.len()) ^ crc32c(chunk);
-        plain.update(chunk);
-    }
-    (whole, plain.finalize())
-}
-
-/// Polynomials, lowest power in the highest bit.
+/// The polynomial, lowest power in the highest bit.
 const CASTAGNOLI: u32 = 0x82f6_3b78;
-const IEEE: u32 = 0xedb8_8320;
 /// x to the power of 0 in that order of bits.
 const ONE: u32 = 1 << 31;
 
-/// Powers of x modulo a polynomial.
-struct Powers<const POLYNOMIAL: u32>;
+/// x^(8 * digit * 16^place), for every place of a length in bytes: a move takes a product for each
+/// digit that is not 0.
+const MOVES: [[u32; 16]; 8] = moves();
 
-impl<const POLYNOMIAL: u32> Powers<POLYNOMIAL> {
-    /// x^(8 * digit * 16^place), for every place of a length in bytes: a move takes a product for each
-    /// digit that is not 0.
-    const MOVES: [[u32; 16]; 8] = Self::moves();
-
-    #[allow(clippy::indexing_slicing)] // by counters, at compile time
-    const fn moves() -> [[u32; 16]; 8] {
-        let mut moves = [[ONE; 16]; 8];
-        // x^8: one byte.
-        let mut unit = ONE >> 8;
-        let mut place = 0;
-        while place < 8 {
-            let mut digit = 1;
-            while digit < 16 {
-                moves[place][digit] = product::<POLYNOMIAL>(moves[place][digit - 1], unit);
-                digit += 1;
-            }
-            unit = product::<POLYNOMIAL>(moves[place][15], unit);
-            place += 1;
+#[allow(clippy::indexing_slicing)] // by counters, at compile time
+const fn moves() -> [[u32; 16]; 8] {
+    let mut moves = [[ONE; 16]; 8];
+    // x^8: one byte.
+    let mut unit = ONE >> 8;
+    let mut place = 0;
+    while place < 8 {
+        let mut digit = 1;
+        while digit < 16 {
+            moves[place][digit] = product(moves[place][digit - 1], unit);
+            digit += 1;
         }
-        moves
+        unit = product(moves[place][15], unit);
+        place += 1;
     }
+    moves
 }
 
 /// a * b modulo the polynomial.
-const fn product<const POLYNOMIAL: u32>(a: u32, mut b: u32) -> u32 {
+const fn product(a: u32, mut b: u32) -> u32 {
     let mut sum = 0;
     let mut bit = ONE;
     while bit != 0 {
         sum ^= b & ((a & bit != 0) as u32).wrapping_neg();
         bit >>= 1;
-        b = (b >> 1) ^ (POLYNOMIAL & (b & 1).wrapping_neg());
+        b = (b >> 1) ^ (CASTAGNOLI & (b & 1).wrapping_neg());
     }
     sum
 }
 
 /// `crc` times x^(8 * bytes).
-fn shifted<const POLYNOMIAL: u32>(crc: u32, bytes: usize) -> u32 {
+fn shifted(crc: u32, bytes: usize) -> u32 {
     assert!(u32::try_from(bytes).is_ok(), "a batch has at most 2^31 bytes");
     let mut moved = crc;
-    for (place, digits) in Powers::<POLYNOMIAL>::MOVES.iter().enumerate() {
+    for (place, digits) in MOVES.iter().enumerate() {
         let digit = (bytes >> (4 * place)) & 15;
         if let Some(power) = digits.get(digit).filter(|_| digit > 0) {
-            moved = product::<POLYNOMIAL>(*power, moved);
+            moved = product(*power, moved);
         }
     }
     moved
@@ -121,21 +97,8 @@ mod tests {
             first in prop::collection::vec(any::<u8>(), 0..200),
             second in prop::collection::vec(any::<u8>(), 0..5000),
         ) {
-            let whole = crc32fast::hash(&[&first[..], &second[..]].concat());
-            let (a, b) = (crc32fast::hash(&first), crc32fast::hash(&second));
-            prop_assert_eq!(crc32_joined(a, b, second.len()), whole);
-        }
-
-        #[test]
-        fn one_walk_gives_both_checksums(
-            head in prop::collection::vec(any::<u8>(), 0..50),
-            seed in any::<u8>(),
-            len in prop::sample::select(vec![0, 1, 65_535, 65_536, 65_537, 200_000]),
-        ) {
-            let payload: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(seed)).collect();
-            let covered = [&head[..], &payload[..]].concat();
-            let both = crc32c_and_payload_crc32(&covered, head.len());
-            prop_assert_eq!(both, (crc32c(&covered), crc32fast::hash(&payload)));
+            let whole = crc32c(&[&first[..], &second[..]].concat());
+            prop_assert_eq!(crc32c_joined(crc32c(&first), crc32c(&second), second.len()), whole);
         }
 
         #[test]

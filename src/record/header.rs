@@ -26,7 +26,7 @@ const LENGTH_PREFIX_BYTES: usize = 12;
 /// Bytes of the header that the length field counts.
 const LENGTH_MIN: i32 = 49;
 /// Where the checksummed part starts.
-pub(super) const CRC_FROM: usize = 21;
+pub(crate) const CRC_FROM: usize = 21;
 /// The only format version this code knows.
 pub(super) const MAGIC: i8 = 2;
 

@@ -27,8 +27,9 @@ pub use attributes::{Attributes, Compression};
 pub use builder::{BatchBuilder, BuilderOptions, ProducerStamp, PushError};
 pub use check::{BatchLimits, CheckedBatch, fuzz_checked_batch};
 pub use codec::{DecodeLimits, fuzz_compress, fuzz_decompress};
-pub use crc::{crc32_joined, crc32c};
+pub use crc::{crc32c, crc32c_joined};
 pub use error::{BatchError, DecodeError, RecordFault};
+pub(crate) use header::CRC_FROM;
 pub use header::{BATCH_HEADER_BYTES, BatchHeader, fuzz_batch_header, sequence_after};
 pub use records::{HeaderView, Record, RecordHeader, RecordRef, RecordView};
 pub use view::{

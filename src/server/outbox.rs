@@ -3,14 +3,22 @@
 //! Small answers are encoded straight into one buffer, so hundreds of acks leave in one write;
 //! batches follow as the slices they are. Any thread may add: nothing here blocks or waits.
 //!
+//! The connection's writing task sends what is queued. Acks may leave without it: the log writer's
+//! thread that answers a round sends them at its end, unless that task is sending or there is
+//! something else to send.
+//!
+//! # Invariants
+//! At most one sends at a time, so bytes leave in the order in which they were added.
+//!
 //! Bounded by its callers: every small answer belongs to a request that was admitted, no request
 //! is read while `outbox_bytes_max` are queued, and batches hold a permit until they are written.
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// What is released when a segment was written or dropped.
@@ -26,6 +34,8 @@ pub(super) struct Outbox {
     room: Notify,
     /// The connection is gone.
     gone: Notify,
+    /// Where acks go that leave without the writing task; it alone keeps the socket open.
+    socket: Weak<TcpStream>,
 }
 
 #[derive(Default)]
@@ -37,6 +47,8 @@ struct State {
     spare: Vec<u8>,
     /// Bytes of small answers and heads that are queued.
     small_bytes: usize,
+    /// Somebody sends what was taken out of here.
+    sending: bool,
     finishing: bool,
     closed: bool,
 }
@@ -69,21 +81,75 @@ impl Segment {
 const SPARE_BYTES_MAX: usize = 64 << 10;
 
 impl Outbox {
+    /// Answers that go to `socket`.
+    pub(super) fn new(socket: Weak<TcpStream>) -> Outbox {
+        Outbox { socket, ..Outbox::default() }
+    }
+
     /// Adds small answers.
     pub(super) fn reply(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.add(encode) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Adds small answers and wakes nobody. `true` = nothing else was queued: whoever called must
+    /// call [`Outbox::send_now`] soon.
+    #[must_use]
+    pub(super) fn add(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut state = self.lock();
         if state.closed {
-            return;
+            return false;
         }
         let idle = state.is_empty();
         let before = state.open.len();
         encode(&mut state.open);
         let added = state.open.len() - before;
         state.small_bytes += added;
-        drop(state);
-        if idle {
-            self.wake.notify_one();
+        idle
+    }
+
+    /// Sends small answers on this thread as far as the socket takes them at once; the writing task
+    /// does the rest.
+    pub(super) fn send_now(&self) {
+        while let Some(mut answers) = self.take_small() {
+            let socket = self.socket.upgrade();
+            let sent = socket.map_or(Ok(0), |socket| socket.try_write(&answers)).unwrap_or(0);
+            let whole = sent == answers.len();
+            if whole {
+                self.written(answers);
+            } else {
+                answers.drain(..sent);
+                let mut state = self.lock();
+                state.small_bytes = state.small_bytes.saturating_sub(sent);
+                state.queue.push_front(Segment::Small(answers));
+            }
+            let mut state = self.lock();
+            state.sending = false;
+            // What came meanwhile woke the task in vain, or nobody.
+            let woken = state.finishing || state.closed || !state.queue.is_empty();
+            drop(state);
+            if woken {
+                return self.wake.notify_one();
+            }
         }
+    }
+
+    /// The small answers that are queued, to be sent by the caller; `None` when there are none, or
+    /// the writing task sends them.
+    fn take_small(&self) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        if state.sending || state.open.is_empty() {
+            return None;
+        }
+        if !state.queue.is_empty() {
+            drop(state);
+            self.wake.notify_one();
+            return None;
+        }
+        state.sending = true;
+        let next = std::mem::take(&mut state.spare);
+        Some(std::mem::replace(&mut state.open, next))
     }
 
     /// Adds an answer with batches; `hold` is dropped when they were written.
@@ -117,21 +183,35 @@ impl Outbox {
 
     /// Moves everything queued behind `batch`; waits while there is nothing. `false` = nothing is
     /// queued and nothing more will come.
+    ///
+    /// Nothing else is taken before [`Outbox::sent`].
     pub(super) async fn take(&self, batch: &mut VecDeque<Segment>) -> bool {
         loop {
-            {
-                let mut state = self.lock();
-                state.close_open();
-                if !state.queue.is_empty() {
-                    batch.append(&mut state.queue);
-                    return true;
-                }
-                if state.finishing || state.closed {
-                    return false;
-                }
+            if let Some(taken) = self.try_take(batch) {
+                return taken;
             }
             self.wake.notified().await;
         }
+    }
+
+    /// `None` = nothing may be taken yet.
+    fn try_take(&self, batch: &mut VecDeque<Segment>) -> Option<bool> {
+        let mut state = self.lock();
+        if state.sending {
+            return None;
+        }
+        state.close_open();
+        if !state.queue.is_empty() {
+            batch.append(&mut state.queue);
+            state.sending = true;
+            return Some(true);
+        }
+        (state.finishing || state.closed).then_some(false)
+    }
+
+    /// What was taken is sent.
+    pub(super) fn sent(&self) {
+        self.lock().sending = false;
     }
 
     /// A small segment was written: its buffer is used again.
@@ -222,6 +302,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[tokio::test]
@@ -236,8 +318,65 @@ mod tests {
         assert!(outbox.take(&mut batch).await);
         let texts: Vec<_> = batch.iter().map(|segment| segment.bytes().to_vec()).collect();
         assert_eq!(texts, [&b"ack1ack2head"[..], b"batch", b"es", b"ack3"]);
+        outbox.sent();
         outbox.finish();
         assert!(!outbox.take(&mut batch).await);
+    }
+
+    /// Both ends of a connection.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.expect("connected"), accepted.expect("accepted").0)
+    }
+
+    #[tokio::test]
+    async fn acks_leave_at_once_but_never_before_what_was_queued_first() {
+        let (mut client, server) = connected().await;
+        server.writable().await.expect("open");
+        let server = std::sync::Arc::new(server);
+        let outbox = Outbox::new(std::sync::Arc::downgrade(&server));
+        assert!(outbox.add(|out| out.extend_from_slice(b"ack1")));
+        assert!(!outbox.add(|out| out.extend_from_slice(b"ack2")), "its sender is on the way");
+        outbox.send_now();
+        let mut got = [0; 8];
+        client.read_exact(&mut got).await.expect("sent without a task");
+        assert_eq!((&got, outbox.is_below(1)), (b"ack1ack2", true));
+
+        // While the task sends, and while batches are queued, acks wait for their turn.
+        let mut batch = VecDeque::new();
+        outbox.reply(|out| out.extend_from_slice(b"head"));
+        assert!(outbox.take(&mut batch).await);
+        assert!(outbox.add(|out| out.extend_from_slice(b"ack3")));
+        outbox.send_now();
+        outbox.reply_data(|_| (), vec![Bytes::from_static(b"batch")], None);
+        outbox.sent();
+        outbox.send_now();
+        batch.clear();
+        assert!(outbox.take(&mut batch).await);
+        let texts: Vec<_> = batch.iter().map(|segment| segment.bytes().to_vec()).collect();
+        assert_eq!(texts, [&b"ack3"[..], b"batch"]);
+        let read = client.try_read(&mut got).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::WouldBlock), "nothing was sent meanwhile");
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_is_left_to_the_task() {
+        let (mut client, server) = connected().await;
+        server.writable().await.expect("open");
+        let server = std::sync::Arc::new(server);
+        let outbox = Outbox::new(std::sync::Arc::downgrade(&server));
+        let much = vec![7; 64 << 20];
+        assert!(outbox.add(|out| out.extend_from_slice(&much)));
+        outbox.send_now();
+        let mut batch = VecDeque::new();
+        assert!(outbox.take(&mut batch).await, "the task is woken for the rest");
+        let rest = batch.iter().map(|segment| segment.bytes().len()).sum::<usize>();
+        drop((outbox, server));
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.expect("all that was sent");
+        assert_eq!((got.len() + rest, rest > 0), (much.len(), true));
     }
 
     #[tokio::test]

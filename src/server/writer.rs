@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
+use socket2::SockRef;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::outbox::{Outbox, Segment};
@@ -30,33 +31,36 @@ struct Batch {
 /// The socket's, and `TimedOut` when the peer took nothing for `stall`.
 pub(super) async fn write_all(
     outbox: &Outbox,
-    socket: &mut OwnedWriteHalf,
+    socket: &TcpStream,
     stall: Duration,
 ) -> io::Result<()> {
     let mut batch = Batch::default();
     let mut writes = 0_usize;
-    while !batch.segments.is_empty() || outbox.take(&mut batch.segments).await {
-        match batch.write(socket) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                batch.advance(written, outbox);
-                writes += 1;
-                if writes.is_multiple_of(WRITES_PER_TURN) {
-                    tokio::task::yield_now().await;
+    while outbox.take(&mut batch.segments).await {
+        while !batch.segments.is_empty() {
+            match batch.write(socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    batch.advance(written, outbox);
+                    writes += 1;
+                    if writes.is_multiple_of(WRITES_PER_TURN) {
+                        tokio::task::yield_now().await;
+                    }
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    timeout(stall, socket.writable()).await??;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                timeout(stall, socket.writable()).await??;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
+        outbox.sent();
     }
-    socket.shutdown().await
+    SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
 impl Batch {
-    fn write(&self, socket: &OwnedWriteHalf) -> io::Result<usize> {
+    fn write(&self, socket: &TcpStream) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
         let mut skip = self.written;

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::fmt;
 
 use super::error::AppendError;
-use super::tail::PayloadSum;
 use crate::record::CheckedBatch;
 use crate::types::{Acks, DurabilityLevel, Offset, Timestamp};
 
@@ -25,6 +24,13 @@ pub struct Append {
 pub trait AppendDone: Any + Send {
     /// Called once, on a writer's thread: must neither block nor call back into storage.
     fn done(self: Box<Self>, result: Result<Appended, AppendError>);
+}
+
+/// Who sends answers in batches.
+pub trait RoundEnd: Send + Sync {
+    /// A log writer's round ended, and with it the answers it had to give. Called on its thread: must
+    /// neither block nor call back into storage.
+    fn round_ended(&self);
 }
 
 impl<F: FnOnce(Result<Appended, AppendError>) + Send + 'static> AppendDone for F {
@@ -54,10 +60,6 @@ impl Append {
     /// An append.
     pub fn new(batch: CheckedBatch, acks: Acks, done: Box<dyn AppendDone>) -> Append {
         Append { batch, acks, done }
-    }
-
-    pub(crate) fn payload_sum(&self) -> PayloadSum {
-        PayloadSum { bytes: self.batch.payload().len(), crc: self.batch.payload_crc32() }
     }
 
     /// Bytes it takes in the queue and on disk.

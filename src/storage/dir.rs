@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use uuid::Uuid;
 
+use super::append::RoundEnd;
 use super::fault::Fault;
 use super::handle_cache::{HandleCache, HandleLimits};
 use super::options::StorageOptions;
@@ -43,6 +44,7 @@ pub(crate) struct DirShared {
     made: Mutex<HashSet<TopicPartition>>,
     unlinked: Mutex<Vec<(Weak<dyn Region>, u64)>>,
     writers: Mutex<Vec<Weak<WriterQueue>>>,
+    round_ends: RwLock<Vec<Weak<dyn RoundEnd>>>,
 }
 
 /// What a write does when there is no space.
@@ -95,12 +97,26 @@ impl DirShared {
             made: Mutex::default(),
             unlinked: Mutex::default(),
             writers: Mutex::default(),
+            round_ends: RwLock::default(),
         }
     }
 
     pub(crate) fn producer_limits(&self) -> ProducerLimits {
         let idle_ms = i64::try_from(self.options.producer_expiry.as_millis()).unwrap_or(i64::MAX);
         ProducerLimits { producers_max: self.options.producers_max, idle_ms }
+    }
+
+    /// Has `watcher` told when rounds end, for as long as it lives.
+    pub(crate) fn at_round_end(&self, watcher: Weak<dyn RoundEnd>) {
+        let mut watchers = self.round_ends.write().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(watcher);
+    }
+
+    /// A writer's round ended.
+    pub(crate) fn round_ended(&self) {
+        let watchers = self.round_ends.read().unwrap_or_else(PoisonError::into_inner);
+        watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.round_ended());
     }
 
     /// Closes the latch and wakes every writer, so that nobody waits for a commit that never comes.

@@ -8,7 +8,7 @@
 //! | 12 | 4 | bytes of the header region |
 //! | 16 | 4 | compatible feature bits: unknown ones are ignored |
 //! | 20 | 4 | read-only-compatible feature bits: unknown ones forbid writing |
-//! | 24 | 4 | incompatible feature bits: unknown ones forbid reading |
+//! | 24 | 4 | incompatible feature bits: unknown ones forbid reading; 1 = the data CRC is a CRC-32C |
 //! | 28 | 4 | partition |
 //! | 32 | 16 | cluster id |
 //! | 48 | 16 | topic id |
@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::fields::{FieldReader, FieldWriter, FormatError};
 use super::layout::HEADER_BYTES;
+use super::tail::DataSum;
 
 /// Version this code writes.
 pub const FORMAT_VERSION: u16 = 1;
@@ -31,9 +32,11 @@ pub const IDENTITY_BYTES: usize = 512;
 
 const MAGIC: &[u8; 8] = b"STPSEGM1";
 const STRUCTURE: &str = "segment identity";
-/// No feature bits are defined in version 1.
+/// No read-only-compatible feature is defined.
 const KNOWN_RO_COMPAT: u32 = 0;
-const KNOWN_INCOMPAT: u32 = 0;
+/// Incompatible feature: the data CRC is a CRC-32C.
+const DATA_CRC32C: u32 = 1;
+const KNOWN_INCOMPAT: u32 = DATA_CRC32C;
 
 /// What a segment file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +77,15 @@ impl Default for Features {
             min_reader_version: FORMAT_VERSION,
             compat: 0,
             ro_compat: 0,
-            incompat: 0,
+            incompat: DATA_CRC32C,
         }
+    }
+}
+
+impl Features {
+    /// How the segment's data is summed up.
+    pub fn data_sum(&self) -> DataSum {
+        if self.incompat & DATA_CRC32C == 0 { DataSum::Crc32 } else { DataSum::Crc32c }
     }
 }
 
@@ -225,7 +235,7 @@ pub(crate) mod tests {
         identity.features.ro_compat = 2;
         let read = Identity::decode(&identity.encode()).expect("readable");
         assert!(!read.is_writable());
-        identity.features.incompat = 1;
+        identity.features.incompat |= 2;
         assert!(matches!(Identity::decode(&identity.encode()), Err(FormatError::Newer { .. })));
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::append::RoundEnd;
 use super::dir::{DirShared, SpaceReport};
 use super::error::OpenError;
 use super::fault::Fault;
@@ -277,6 +278,11 @@ impl LogDir {
         if let Some(queue) = self.inner.queues.get(writer) {
             queue.take_syncs(into);
         }
+    }
+
+    /// Has `watcher` told, for as long as it lives, when a round of a writer has given its answers.
+    pub fn at_round_end(&self, watcher: Weak<dyn RoundEnd>) {
+        self.inner.dir.at_round_end(watcher);
     }
 
     /// Wakes the writers for what [`Partition::append_more`] left to them.

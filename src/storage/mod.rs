@@ -58,7 +58,7 @@ pub use repair::{RepairAction, RepairMode, RepairOptions, RepairRow, RepairSumma
 pub use slot::{OFFSET_LEASE, SLOT_BYTES, Slot, SlotPair, SlotPlace};
 pub use small_file::{read_small_file, write_small_file};
 pub use snapshot::{decode_snapshot, encode_snapshot};
-pub use tail::{SegmentTail, continue_crc};
+pub use tail::{DataSum, SegmentTail, continue_crc};
 pub use verify::{
     Verdict, VerifyDepth, VerifyError, VerifyOptions, VerifyRow, VerifySummary, verify,
 };
@@ -85,7 +85,7 @@ mod writer;
 mod writer_driver;
 
 pub use admin::AdminTicket;
-pub use append::{Append, AppendDone, Appended};
+pub use append::{Append, AppendDone, Appended, RoundEnd};
 pub use dir::SpaceReport;
 pub use error::{AdminError, AppendError, OpenError, ReadError};
 pub use job::{SyncDone, SyncJob};

@@ -17,7 +17,7 @@
 //!
 //! The tail (also in the footer): position u64 (`durable_end`), next offset i64, batches u64,
 //! records u64, min timestamp i64, max timestamp i64, first epoch i32, last epoch i32, data CRC u32,
-//! chain CRC u32, zero 16 bytes.
+//! chain CRC u32, data sum u8 (0 = the data CRC is a CRC-32, 1 = a CRC-32C), zero 15 bytes.
 //!
 //! # The rules of the two slots
 //! - A slot is written only to the place that does *not* hold the last synced one, with one
@@ -30,7 +30,7 @@ use crate::types::{LeaderEpoch, Offset, Timestamp};
 use super::fields::{FieldReader, FieldWriter, FormatError};
 use super::identity::expect_len;
 use super::layout::{DATA_START, SLOT_A_POSITION, SLOT_B_POSITION};
-use super::tail::SegmentTail;
+use super::tail::{DataSum, SegmentTail};
 
 /// Bytes of a slot: half a sector, so that no crash leaves half of it.
 pub const SLOT_BYTES: usize = 256;
@@ -193,11 +193,12 @@ pub(crate) fn write_tail(fields: FieldWriter, tail: &SegmentTail) -> FieldWriter
         .i32(tail.last_epoch.0)
         .u32(tail.data_crc)
         .u32(tail.chain_crc)
-        .bytes(&[0; 16])
+        .u8(u8::from(tail.sum == DataSum::Crc32c))
+        .bytes(&[0; 15])
 }
 
 pub(crate) fn read_tail(fields: &mut FieldReader<'_>) -> Result<SegmentTail, FormatError> {
-    let tail = SegmentTail {
+    let mut tail = SegmentTail {
         position: fields.u64()?,
         next_offset: Offset(fields.natural("next_offset")?),
         batches: fields.u64()?,
@@ -207,9 +208,13 @@ pub(crate) fn read_tail(fields: &mut FieldReader<'_>) -> Result<SegmentTail, For
         first_epoch: LeaderEpoch(fields.i32()?),
         last_epoch: LeaderEpoch(fields.i32()?),
         data_crc: fields.u32()?,
+        sum: DataSum::Crc32,
         chain_crc: fields.u32()?,
     };
-    fields.zeros::<16>()?;
+    if fields.flag("data_sum")? {
+        tail.sum = DataSum::Crc32c;
+    }
+    fields.zeros::<15>()?;
     let empty = tail.position == DATA_START;
     let possible = (DATA_START..=u64::from(u32::MAX)).contains(&tail.position);
     if !possible || empty != (tail.batches == 0) {
@@ -238,6 +243,7 @@ pub(crate) mod tests {
                 first_epoch: LeaderEpoch(2),
                 last_epoch: LeaderEpoch(3),
                 data_crc: 1,
+                sum: DataSum::Crc32c,
                 chain_crc: 2,
             },
             offset_lease: Offset(2000),

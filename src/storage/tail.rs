@@ -3,10 +3,10 @@
 //!
 //! # Invariants
 //! `DATA_START <= position`, `base offset <= next_offset`, `batches == 0` exactly when
-//! `position == DATA_START`; `data_crc` is the CRC-32 of bytes `[DATA_START, position)` and
+//! `position == DATA_START`; `data_crc` is the checksum, by `sum`, of bytes `[DATA_START, position)` and
 //! `chain_crc` the CRC-32 of the batch headers (61 bytes each) among them, in order.
 
-use crate::record::{BATCH_HEADER_BYTES, BatchHeader, crc32_joined};
+use crate::record::{BATCH_HEADER_BYTES, BatchHeader, CRC_FROM, crc32c, crc32c_joined};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 use super::layout::DATA_START;
@@ -30,22 +30,32 @@ pub struct SegmentTail {
     pub first_epoch: LeaderEpoch,
     /// Leader epoch of the last batch; -1 while empty.
     pub last_epoch: LeaderEpoch,
-    /// CRC-32 of the data.
+    /// Checksum of the data.
     pub data_crc: u32,
+    /// Which.
+    pub sum: DataSum,
     /// CRC-32 of the batch headers.
     pub chain_crc: u32,
 }
 
-/// Length and CRC-32 of a batch's bytes behind its header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PayloadSum {
-    pub(crate) bytes: usize,
-    pub(crate) crc: u32,
+/// How the data of a segment is summed up: one way for all of it, from its creation on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataSum {
+    /// CRC-32, another walk over all bytes: what the first builds wrote.
+    Crc32,
+    /// CRC-32C, joined from those of the batches: nothing is read for it.
+    #[default]
+    Crc32c,
 }
 
 impl SegmentTail {
-    /// The tail of a segment without data.
+    /// The tail of a new segment without data.
     pub fn empty(base_offset: Offset) -> SegmentTail {
+        SegmentTail::summed(base_offset, DataSum::default())
+    }
+
+    /// The tail of a segment without data that is summed up so.
+    pub fn summed(base_offset: Offset, sum: DataSum) -> SegmentTail {
         SegmentTail {
             position: DATA_START,
             next_offset: base_offset,
@@ -56,41 +66,28 @@ impl SegmentTail {
             first_epoch: LeaderEpoch(-1),
             last_epoch: LeaderEpoch(-1),
             data_crc: 0,
+            sum,
             chain_crc: 0,
         }
     }
 
-    /// Goes on behind a batch: its header, the same as stored bytes, and the bytes after them.
+    /// Goes on behind a batch whose CRC-32C holds: its header, the same as stored bytes, and the bytes
+    /// after them.
     pub fn push(&mut self, header: &BatchHeader, head: &[u8; BATCH_HEADER_BYTES], payload: &[u8]) {
-        let data_crc = continue_crc(continue_crc(self.data_crc, head), payload);
-        self.advance(header, head, payload.len(), data_crc);
-    }
-
-    /// [`SegmentTail::push`] for a payload whose CRC-32 is known.
-    pub(crate) fn push_summed(
-        &mut self,
-        header: &BatchHeader,
-        head: &[u8; BATCH_HEADER_BYTES],
-        payload: PayloadSum,
-    ) {
-        let data_crc = continue_crc(self.data_crc, head);
-        let data_crc = crc32_joined(data_crc, payload.crc, payload.bytes);
-        self.advance(header, head, payload.bytes, data_crc);
-    }
-
-    fn advance(
-        &mut self,
-        header: &BatchHeader,
-        head: &[u8; BATCH_HEADER_BYTES],
-        payload_bytes: usize,
-        data_crc: u32,
-    ) {
+        self.data_crc = match self.sum {
+            DataSum::Crc32 => continue_crc(continue_crc(self.data_crc, head), payload),
+            DataSum::Crc32c => {
+                let (before, covered) = head.split_at(CRC_FROM);
+                let crc = crc32c_joined(self.data_crc, crc32c(before), before.len());
+                crc32c_joined(crc, header.crc, covered.len() + payload.len())
+            }
+        };
         let time = header.max_timestamp.max(header.base_timestamp);
         if self.is_empty() {
             self.first_epoch = header.leader_epoch;
             self.min_timestamp = header.base_timestamp;
         }
-        self.position += (head.len() + payload_bytes) as u64;
+        self.position += (head.len() + payload.len()) as u64;
         self.next_offset = header.next_offset();
         self.batches += 1;
         self.records += u64::try_from(header.record_count).unwrap_or(0);
@@ -98,7 +95,6 @@ impl SegmentTail {
         self.max_timestamp = self.max_timestamp.max(time);
         self.last_epoch = header.leader_epoch;
         self.chain_crc = continue_crc(self.chain_crc, head);
-        self.data_crc = data_crc;
     }
 
     /// Whether `other` describes the same bytes, as far as an index entry knows them.
@@ -130,11 +126,36 @@ pub fn continue_crc(crc: u32, bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{BatchBuilder, BatchLimits, BuilderOptions, CheckedBatch, RecordRef};
 
     #[test]
     fn a_checksum_continues_where_it_stopped() {
         let whole = crc32fast::hash(b"stop log");
         assert_eq!(continue_crc(continue_crc(0, b"stop"), b" log"), whole);
+    }
+
+    #[test]
+    fn the_data_crc_is_that_of_all_bytes_in_either_way() {
+        for (sum, checksum) in
+            [(DataSum::Crc32, crc32fast::hash as fn(&[u8]) -> u32), (DataSum::Crc32c, crc32c)]
+        {
+            let mut tail = SegmentTail::summed(Offset(0), sum);
+            let mut data = Vec::new();
+            for value in [&b"one"[..], &[7; 5000]] {
+                let mut builder = BatchBuilder::new(BuilderOptions::default());
+                let record = RecordRef { value: Some(value), ..RecordRef::default() };
+                builder.push(&record).expect("room");
+                let batch = CheckedBatch::check(builder.build(), &BatchLimits::client(10_000));
+                let batch = batch.expect("a batch");
+                let stamp = (tail.next_offset, LeaderEpoch(3), Some(Timestamp(5)));
+                let header = batch.stamped(stamp.0, stamp.1, stamp.2);
+                let head = batch.stamp(stamp.0, stamp.1, stamp.2);
+                tail.push(&header, &head, batch.payload());
+                data.extend_from_slice(&head);
+                data.extend_from_slice(batch.payload());
+            }
+            assert_eq!((tail.data_crc, tail.data_bytes()), (checksum(&data), data.len() as u64));
+        }
     }
 
     #[test]

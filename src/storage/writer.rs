@@ -77,6 +77,9 @@ impl WriterCore {
         for key in std::mem::take(&mut self.touched) {
             self.step(key, &mut round);
         }
+        if progressed {
+            self.dir.round_ended();
+        }
         RoundReport { jobs, next_deadline: self.next_deadline(), progressed }
     }
 

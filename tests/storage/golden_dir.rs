@@ -61,6 +61,33 @@ fn golden_dir_of_version_1_opens_and_reads_back() {
         append(&dir, partition, end, Compression::None, Acks::Durable);
         assert!(partition.offsets().log_end > end, "it takes appends");
     }
+    let ends = [&clean, &torn, &repaired].map(|partition| partition.offsets().log_end);
+    dir.shutdown(ShutdownMode::Abort);
+    drop((clean, torn, repaired, dir));
+    goes_on(&disk.kill(), ends);
+}
+
+/// A segment of version 1 that this build wrote on is as good as any: it keeps the way in which its
+/// data is summed up.
+fn goes_on(disk: &SimDisk, ends: [Offset; 3]) {
+    let summary = verify(disk, &VerifyOptions::default(), &mut |_| Ok(())).expect("verifies");
+    assert_eq!((summary.partitions, summary.corrupt), (3, 0));
+    let dir = open(disk);
+    for (number, end) in [CLEAN, TORN, REPAIRED].into_iter().zip(ends) {
+        let partition = open_partition(&dir, number);
+        assert_eq!(
+            (partition.health(), partition.offsets().log_end),
+            (PartitionHealth::Writable, end)
+        );
+        for base in (end.0..end.0 + BATCHES * RECORDS_PER_BATCH).step_by(RECORDS_PER_BATCH as usize)
+        {
+            append(&dir, &partition, Offset(base), Compression::None, Acks::Durable);
+        }
+    }
+    dir.shutdown(ShutdownMode::Drain);
+    drop(dir);
+    let summary = verify(disk, &VerifyOptions::default(), &mut |_| Ok(())).expect("verifies");
+    assert_eq!((summary.partitions, summary.corrupt), (3, 0));
 }
 
 /// Offsets from `from` to the end; every value must be the one that was written at its offset.

@@ -47,7 +47,7 @@ impl Round {
         Ok(())
     }
 
-    /// The checks of the broker: header and both sums of each batch.
+    /// The checks of the broker: header and CRC-32C of each batch.
     fn check(&mut self) -> io::Result<()> {
         let limits = BatchLimits::client(usize::MAX);
         let bytes = std::mem::take(&mut self.buffer).freeze();

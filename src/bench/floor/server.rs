@@ -31,7 +31,7 @@ const BUFFER_BYTES: usize = 2 << 20;
 pub enum Work {
     /// Nothing, on the thread that received it.
     Bare,
-    /// What the broker's design asks for: header and sums are checked, and a log writer's thread
+    /// What the broker's design asks for: header and CRC-32C are checked, and a log writer's thread
     /// writes it.
     Required,
 }
@@ -215,6 +215,11 @@ impl Connection {
     fn create(&mut self, id: u64, request: topic_create::Request) -> io::Result<()> {
         let synced =
             !request.settings.iter().any(|(key, value)| key == "durability" && value == "os");
+        if self.topics.by_name(&request.name).is_some() {
+            let error = ErrorAnswer::new(ErrorCode::TopicExists, "the topic is there");
+            encode_error(&mut self.replies, FrameType::TopicCreate, id, &error);
+            return Ok(());
+        }
         let topic = self.topics.create(request.name, request.partitions, synced)?;
         let answer = topic_create::Response { id: topic.id, config: TopicConfig::default() };
         encode_answer::<topic_create::Request>(&mut self.replies, id, &answer);

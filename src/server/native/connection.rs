@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::debug;
@@ -26,6 +25,7 @@ use crate::protocol::native::{
     encode_notice, goodbye,
 };
 use crate::server::admission::Seat;
+use crate::server::outbox::Outbox;
 use crate::server::phase::{Phase, PhaseWatch};
 use crate::server::writer::write_all;
 use crate::types::{ErrorCode, Pushback};
@@ -63,13 +63,14 @@ pub(in crate::server) async fn serve(
     phase: PhaseWatch,
 ) {
     let _ = socket.set_nodelay(true); // an optimisation; the connection works without
-    let (reading, mut writing) = socket.into_split();
-    let link = Arc::new(Link::new(shared, peer, seat, phase.clone()));
+    let socket = Arc::new(socket);
+    let outbox = Outbox::new(Arc::downgrade(&socket));
+    let link = Arc::new(Link::new(shared, peer, seat, phase.clone(), outbox));
     let stall = Duration::from_millis(link.shared.options.write_stall_ms);
     let writer = tokio::spawn({
-        let link = Arc::clone(&link);
+        let (link, socket) = (Arc::clone(&link), Arc::clone(&socket));
         async move {
-            let written = write_all(&link.outbox, &mut writing, stall).await;
+            let written = write_all(&link.outbox, &socket, stall).await;
             if let Err(error) = written {
                 debug!(%peer, %error, "writing ended");
                 link.outbox.close();
@@ -77,7 +78,7 @@ pub(in crate::server) async fn serve(
         }
     });
     let mut ending = Ending { link: Arc::clone(&link), writer };
-    let mut connection = Connection::new(reading, Arc::clone(&link), phase);
+    let mut connection = Connection::new(socket, Arc::clone(&link), phase);
     let end = connection.run().await;
     connection.finish(end, &mut ending.writer).await;
 }
@@ -116,7 +117,7 @@ struct Ahead {
 }
 
 struct Connection {
-    socket: OwnedReadHalf,
+    socket: Arc<TcpStream>,
     deframer: Deframer,
     session: Session,
     link: Arc<Link>,
@@ -135,7 +136,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: OwnedReadHalf, link: Arc<Link>, phase: PhaseWatch) -> Connection {
+    fn new(socket: Arc<TcpStream>, link: Arc<Link>, phase: PhaseWatch) -> Connection {
         let now = Instant::now();
         Connection {
             socket,
@@ -364,7 +365,7 @@ impl Connection {
             () = phase.reached(Phase::Ending) => return,
         }
         if !matches!(end, End::ClientDone) {
-            let _ = timeout(LINGER, drain(self.socket.as_ref())).await;
+            let _ = timeout(LINGER, drain(&self.socket)).await;
         }
     }
 

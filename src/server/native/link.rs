@@ -45,12 +45,13 @@ impl Link {
         peer: SocketAddr,
         seat: Seat,
         phase: PhaseWatch,
+        outbox: Outbox,
     ) -> Link {
         let room = shared.options.push_queue_bytes.div_ceil(1024).max(1);
         Link {
             shared,
             peer,
-            outbox: Outbox::default(),
+            outbox,
             in_flight: InFlight::default(),
             push_room: Arc::new(Semaphore::new(room)),
             phase,

@@ -1,5 +1,6 @@
 //! The native protocol in front of the broker: the only place that sees both.
 
+mod acks;
 mod connection;
 mod error;
 mod fetch;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub(super) use connection::{refuse, serve};
 
+use self::acks::AckLine;
 use super::ServerOptions;
 use crate::broker::Broker;
 use crate::broker::flow::{Place, Serving};
@@ -31,6 +33,8 @@ pub(super) struct Shared {
     pool: Arc<BufferPool>,
     /// The time of the threads that serve connections.
     serving: Serving,
+    /// Connections with acks that leave at the end of a log writer's round.
+    acks: Arc<AckLine>,
     /// Where clients find the broker when nobody set another address.
     address: SocketAddr,
 }
@@ -40,7 +44,8 @@ impl Shared {
         let pool = BufferPool::new(options.receive_pool_bytes);
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         let serving = Serving::new(threads as u64, options.delivery_percent);
-        Shared { broker, options, pool, serving, address }
+        let acks = AckLine::behind(&broker);
+        Shared { broker, options, pool, serving, acks, address }
     }
 
     /// A place for a connection, of the quotas of its address.

@@ -302,7 +302,8 @@ impl Pending {
         if self.silent && grant.is_none() && !matches!(refusal, Err(ProduceRefusal::Pushback(_))) {
             return;
         }
-        self.link.outbox.reply(|out| {
+        let written = refusal.is_ok();
+        let encode = |out: &mut Vec<u8>| {
             match refusal {
                 Ok(_) | Err(ProduceRefusal::Error(_)) if self.silent => {}
                 Ok(produced) => {
@@ -319,7 +320,13 @@ impl Pending {
             if let Some(grant) = grant {
                 encode_notice(out, 0, &grant);
             }
-        });
+        };
+        if !written {
+            self.link.outbox.reply(encode);
+        } else if self.link.outbox.add(encode) {
+            // Written: this is a log writer's round.
+            self.link.shared.acks.wait(&self.link);
+        }
     }
 
     /// Tells of its publisher whether it is limited.

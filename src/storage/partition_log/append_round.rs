@@ -252,7 +252,7 @@ impl PartitionLog {
                 if let Some(index) = state.index.as_mut().filter(|i| i.is_due(&active.tail)) {
                     index.push(&active.tail, header.base_offset);
                 }
-                active.tail.push_summed(header, head, append.payload_sum());
+                active.tail.push(header, head, append.batch.payload());
             }
             state.written = Border::of(&active.tail);
             if visible_on_write {

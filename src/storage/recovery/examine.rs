@@ -111,7 +111,8 @@ pub(super) fn examine_open(
     }
     let slots = classify(&identity, &pair);
     let newest = pair.newest().filter(|_| slots != Slots::NoneValid);
-    let watermark = newest.map_or(SegmentTail::empty(base), |(_, slot)| slot.tail);
+    let empty = SegmentTail::summed(base, identity.data_sum());
+    let watermark = newest.map_or(empty, |(_, slot)| slot.tail);
     let stored = StoredIndex::read(disk, paths, base, identity.tag, watermark.position)?;
     let file_bytes = file.len()?;
     let created = identity.created_epoch();
@@ -278,7 +279,7 @@ impl Look<'_> {
         if !confirmed {
             drop_cache(self.file, self.base, 0..u64::MAX);
             index = Index::new(self.base);
-            match self.confirm(SegmentTail::empty(self.base), &mut index)? {
+            match self.confirm(self.empty(), &mut index)? {
                 Ok(()) => {}
                 Err(stop) => damage = Some(self.damage(stop, &stored.index, &mut index)?),
             }
@@ -401,6 +402,11 @@ impl Look<'_> {
         Ok((if whole { Rest::Footer } else { Rest::Bytes }, written_end))
     }
 
+    /// Its state before the first batch.
+    fn empty(&self) -> SegmentTail {
+        SegmentTail::summed(self.base, self.watermark.sum)
+    }
+
     fn scan(&self, from: SegmentTail, end: u64) -> Scan {
         Scan::new(Arc::clone(self.file), from, end, self.created)
     }
@@ -414,7 +420,7 @@ impl Look<'_> {
             max_timestamp: entry.max_timestamp,
             chain_crc: entry.chain_crc,
             data_crc: entry.data_crc,
-            ..SegmentTail::empty(self.base)
+            ..self.empty()
         }
     }
 }

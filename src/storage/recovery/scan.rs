@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::env::{File, read_full_at};
-use crate::record::{BATCH_HEADER_BYTES, BatchHeader, crc32c};
+use crate::record::{BATCH_HEADER_BYTES, BatchHeader, CRC_FROM, crc32c};
 use crate::types::{LeaderEpoch, Offset};
 
 use crate::storage::index::Index;
@@ -18,8 +18,6 @@ use crate::storage::tail::SegmentTail;
 
 /// Bytes read at once where batches are checked one after another.
 const BLOCK_BYTES: usize = 1 << 20;
-/// Byte of a batch from which its CRC-32C counts.
-const CRC_FROM: usize = 21;
 
 /// A window of the file in memory.
 pub(crate) struct Window {

@@ -13,7 +13,7 @@ use crate::storage::index::Index;
 use crate::storage::layout::{DATA_START, IDENTITY_POSITION, PartitionPaths};
 use crate::storage::manifest::{Manifest, Seal, SegmentEntry, SegmentState};
 use crate::storage::slot::{SLOT_BYTES, SlotPair, SlotPlace};
-use crate::storage::tail::{SegmentTail, continue_crc};
+use crate::storage::tail::{DataSum, SegmentTail, continue_crc};
 use crate::storage::verify::seal_of;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -84,7 +84,7 @@ fn examine_by_reading(
 ) -> io::Result<Sealed> {
     let end = it.file_bytes.min(it.seal.data_end);
     let mut index = Index::new(it.base);
-    let start = SegmentTail::empty(it.base);
+    let start = SegmentTail::summed(it.base, it.identity.data_sum());
     let mut scan = Scan::new(Arc::clone(&it.file), start, end, it.identity.created_epoch());
     scan_to_end(&mut scan, &mut index, |_, _| {})?;
     let tail = scan.tail;
@@ -202,7 +202,7 @@ fn full_to(
     base: Offset,
 ) -> io::Result<Option<Seal>> {
     let mut index = Index::new(base);
-    let (start, end) = (SegmentTail::empty(base), file.len()?);
+    let (start, end) = (SegmentTail::summed(base, identity.data_sum()), file.len()?);
     let mut scan = Scan::new(Arc::clone(file), start, end, identity.created_epoch());
     scan_to_end(&mut scan, &mut index, |_, _| {})?;
     let watermark = read_slots(file.as_ref(), identity.tag)?.newest().map(|(_, slot)| slot.tail);
@@ -218,6 +218,11 @@ pub(crate) struct FoundIdentity {
 }
 
 impl FoundIdentity {
+    /// How its data is summed up. Where it is damaged, as new ones are.
+    pub(crate) fn data_sum(&self) -> DataSum {
+        self.identity.as_ref().map_or(DataSum::default(), |identity| identity.features.data_sum())
+    }
+
     /// Where it is damaged no offset gap is believed.
     pub(crate) fn created_epoch(&self) -> LeaderEpoch {
         self.identity.as_ref().map_or(LeaderEpoch(i32::MAX), |identity| identity.leader_epoch)

@@ -139,7 +139,7 @@ impl Maker<'_> {
         let identity = read_identity(file.as_ref(), self.paths, self.cluster_id, base)?;
         let created = identity.identity.as_ref().map_or(self.now, |identity| identity.created);
         let end = seal.data_end.min(file.len()?);
-        let empty = SegmentTail::empty(base);
+        let empty = SegmentTail::summed(base, identity.data_sum());
         let epoch = identity.created_epoch();
         let read = read_segment(&file, empty, end, epoch, VerifyDepth::Batches)?;
         let footer = read_footer(file.as_ref(), seal.data_end, identity.tag)?;
@@ -166,7 +166,8 @@ impl Maker<'_> {
         let identity = read_identity(file.as_ref(), self.paths, self.cluster_id, base)?;
         let slots = read_slots(file.as_ref(), identity.tag)?;
         let Some((_, slot)) = slots.newest() else { return Ok(true) };
-        let (empty, epoch) = (SegmentTail::empty(base), identity.created_epoch());
+        let empty = SegmentTail::summed(base, identity.data_sum());
+        let epoch = identity.created_epoch();
         let end = slot.tail.position.min(file.len()?);
         let read = read_segment(&file, empty, end, epoch, VerifyDepth::Batches)?;
         Ok(read.bad.is_empty() && read.tail.same_bytes(&slot.tail))
@@ -184,11 +185,11 @@ impl Maker<'_> {
         let identity = read_identity(file.as_ref(), self.paths, self.cluster_id, base)?;
         let created = identity.identity.as_ref().map_or(self.now, |identity| identity.created);
         let slots = read_slots(file.as_ref(), identity.tag)?;
-        let watermark = slots.newest().map_or(SegmentTail::empty(base), |(_, slot)| slot.tail);
+        let empty = SegmentTail::summed(base, identity.data_sum());
+        let watermark = slots.newest().map_or(empty, |(_, slot)| slot.tail);
         let end = watermark.position.min(file.len()?);
         let epoch = identity.created_epoch();
-        let below =
-            read_segment(&file, SegmentTail::empty(base), end, epoch, VerifyDepth::Batches)?;
+        let below = read_segment(&file, empty, end, epoch, VerifyDepth::Batches)?;
         let above = read_segment(&file, watermark, file.len()?, epoch, VerifyDepth::Batches)?;
         let runs = joined(below, above);
         self.replace(base, &file, &runs, created, watermark.next_offset)

@@ -39,6 +39,11 @@ impl Subject<'_> {
     fn follower(&self) -> Option<Offset> {
         self.behind.first().map(|next| next.base_offset)
     }
+
+    /// Its state before the first batch.
+    fn empty(&self) -> SegmentTail {
+        SegmentTail::summed(self.base, self.identity.data_sum())
+    }
 }
 
 impl Run<'_> {
@@ -160,7 +165,7 @@ impl Run<'_> {
 
     fn sealed(&mut self, it: &Subject<'_>, seal: Seal) -> io::Result<()> {
         let log = it.paths.log(it.base);
-        let read = self.read(it, SegmentTail::empty(it.base), seal.data_end)?;
+        let read = self.read(it, it.empty(), seal.data_end)?;
         self.batches(it, &read, Some(seal.next_offset))?;
         if read.bad.is_empty() {
             let found = seal_of(&read.tail);
@@ -201,8 +206,8 @@ impl Run<'_> {
         if damaged && it.identity.identity.is_ok() {
             self.describe(it.paths, &log, "a watermark slot does not read back".to_owned())?;
         }
-        let watermark = newest.map_or(SegmentTail::empty(it.base), |slot| slot.tail);
-        let read = self.read(it, SegmentTail::empty(it.base), watermark.position)?;
+        let watermark = newest.map_or(it.empty(), |slot| slot.tail);
+        let read = self.read(it, it.empty(), watermark.position)?;
         self.batches(it, &read, Some(watermark.next_offset))?;
         let whole = read.bad.is_empty();
         if whole && !read.tail.same_bytes(&watermark) {
