@@ -4,13 +4,21 @@
 //! A CRC is linear: with S(c) = "c moved over n bytes", crc(head + tail) is S(crc(head)) ^ crc(tail)
 //! for a tail of n bytes. The method of moving is Mark Adler's (zlib `crc32_combine`).
 
+use std::sync::LazyLock;
+
+use crc_fast::{CrcAlgorithm, get_calculator_target};
+
+/// Whether `crc-fast` has more than SSE to work with here.
+static IS_WIDE: LazyLock<bool> =
+    LazyLock::new(|| !get_calculator_target(CrcAlgorithm::Crc32Iscsi).contains("sse"));
+
 /// CRC-32C of `bytes`.
 ///
-/// By `crc-fast`: against the `crc32c` crate it gave 24 to 12 GB/s with AVX-512 (4 KiB), 10 to 16
-/// without it, and is twice as fast on small inputs everywhere. `cargo bench --bench codec` tells.
+/// Two libraries, because each is the faster one somewhere: with AVX-512 `crc-fast` gave 24 GB/s and
+/// `crc32c` 12, without it 17 and 23 (64 KiB that are in the cache, EPYC 7003; 9 and 13 for 1 KiB).
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
+    if *IS_WIDE { crc_fast::crc32_iscsi(bytes) } else { ::crc32c::crc32c(bytes) }
 }
 
 /// The CRC-32C of `new_head` + tail, from that of `old_head` + the same tail, without reading the
