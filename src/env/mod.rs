@@ -3,6 +3,7 @@
 
 mod capped;
 mod clock;
+mod cores;
 mod disk;
 mod latch;
 mod mmap;
@@ -12,6 +13,7 @@ pub mod sim;
 
 pub use capped::CappedDisk;
 pub use clock::{Clock, SystemClock};
+pub use cores::{Cores, current_core};
 pub use disk::{
     DirEntry, DirLock, Disk, File, OpenMode, Region, Space, read_full_at, write_all_at,
 };

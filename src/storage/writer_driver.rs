@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use super::follow::Place;
 use super::job::SyncJob;
+use super::options::StorageOptions;
 use super::queue::WriterQueue;
 use super::writer::WriterCore;
 
@@ -21,13 +23,17 @@ pub(crate) struct Drivers {
 
 impl Drivers {
     /// Starts a thread for each writer.
-    pub(crate) fn start(cores: Vec<WriterCore>, threads_max: u32) -> std::io::Result<Drivers> {
-        let pool = Arc::new(SyncPool::new(threads_max.max(1) as usize));
+    pub(crate) fn start(
+        cores: Vec<WriterCore>,
+        options: &StorageOptions,
+    ) -> std::io::Result<Drivers> {
+        let pool = Arc::new(SyncPool::new(options.sync_threads_max.max(1) as usize));
+        let follows = options.writers_follow;
         let mut drivers = Drivers { writers: Vec::new(), pool };
         for (number, core) in cores.into_iter().enumerate() {
             let (queue, pool) = (Arc::clone(core.queue()), Arc::clone(&drivers.pool));
             let name = format!("stoplog-writer-{number}");
-            let thread = Builder::new().name(name).spawn(move || drive(core, &pool))?;
+            let thread = Builder::new().name(name).spawn(move || drive(core, &pool, follows))?;
             drivers.writers.push((queue, thread));
         }
         Ok(drivers)
@@ -53,7 +59,8 @@ impl Drop for Drivers {
     }
 }
 
-fn drive(mut core: WriterCore, pool: &Arc<SyncPool>) {
+fn drive(mut core: WriterCore, pool: &Arc<SyncPool>, follows: bool) {
+    let mut place = Place::of_this_thread(follows);
     let queue = Arc::clone(core.queue());
     while !queue.is_closed() {
         let mut report = core.run_round(core.now());
@@ -65,11 +72,13 @@ fn drive(mut core: WriterCore, pool: &Arc<SyncPool>) {
             continue;
         }
         for job in report.jobs {
-            pool.submit(job, &queue);
+            pool.submit(job, &queue, &place);
         }
         if !report.progressed {
             let timeout = report.next_deadline.map(|at| at.saturating_sub(core.now()));
-            queue.wait(timeout);
+            if let Some(core) = queue.wait(timeout) {
+                place.woken(core);
+            }
         }
     }
 }
@@ -94,13 +103,19 @@ impl SyncPool {
         SyncPool { state: Mutex::default(), ready: Condvar::new(), threads_max }
     }
 
-    fn submit(self: &Arc<Self>, job: SyncJob, queue: &Arc<WriterQueue>) {
+    fn submit(self: &Arc<Self>, job: SyncJob, queue: &Arc<WriterQueue>, place: &Place) {
         let mut state = self.lock();
         state.jobs.push_back((job, Arc::clone(queue)));
         if state.idle < state.jobs.len() && state.threads.len() < self.threads_max {
             let pool = Arc::clone(self);
             let name = format!("stoplog-sync-{}", state.threads.len());
-            match Builder::new().name(name).spawn(move || pool.work()) {
+            let cores = place.everywhere();
+            let work = move || {
+                // It begins where the writer is kept; there it would hold appends up.
+                let _ = cores.map(|cores| cores.keep_this_thread());
+                pool.work();
+            };
+            match Builder::new().name(name).spawn(work) {
                 Ok(thread) => state.threads.push(thread),
                 Err(e) => assert!(!state.threads.is_empty(), "no thread for syncs: {e}"),
             }
