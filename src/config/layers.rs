@@ -242,7 +242,7 @@ mod tests {
         let untouched = ["kafka.listen", "http.listen", "log.level", "log.format"];
         for setting in settings().filter(|s| !untouched.contains(&s.key)) {
             let other = match setting.kind {
-                Kind::Switch => "true".to_owned(),
+                Kind::Switch => (setting.default != "true").to_string(),
                 Kind::Choice(words) => words[words.len() - 1].to_owned(),
                 Kind::Path => "/elsewhere".to_owned(),
                 Kind::Address | Kind::AddressOrOff => "127.0.0.1:1".to_owned(),
