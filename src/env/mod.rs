@@ -3,7 +3,6 @@
 
 mod capped;
 mod clock;
-mod cores;
 mod disk;
 mod latch;
 mod mmap;
@@ -13,7 +12,6 @@ pub mod sim;
 
 pub use capped::CappedDisk;
 pub use clock::{Clock, SystemClock};
-pub use cores::{Cores, current_core};
 pub use disk::{
     DirEntry, DirLock, Disk, File, OpenMode, Region, Space, read_full_at, write_all_at,
 };

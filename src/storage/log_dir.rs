@@ -94,7 +94,7 @@ impl LogDir {
         let drive = match dir.options.drive {
             Drive::Stepped => DriveState::Stepped(Mutex::new(cores)),
             Drive::Threads => {
-                let drivers = Drivers::start(cores, &dir.options)?;
+                let drivers = Drivers::start(cores, dir.options.sync_threads_max)?;
                 DriveState::Threads(Mutex::new(drivers))
             }
         };

@@ -69,7 +69,6 @@ mod commit;
 mod dir;
 mod error;
 mod fault;
-mod follow;
 mod handle_cache;
 mod job;
 mod log_dir;

@@ -18,9 +18,6 @@ pub struct StorageOptions {
     /// to 4: appending is a copy into the page cache, which four cores saturate; the other half
     /// receives. On two cores a second writer cost a sixth more processor time a batch.
     pub writers: u32,
-    /// A writer's thread runs on the core whose thread hands it most of its batches: what was just
-    /// received lies in that core's cache.
-    pub writers_follow: bool,
     /// Most threads that run `fdatasync` and other slow file operations; started as needed. 64
     /// dirty partitions took 15 ms one after another and 4.4 ms with 8 threads.
     pub sync_threads_max: u32,
@@ -89,7 +86,6 @@ impl Default for StorageOptions {
         StorageOptions {
             drive: Drive::Threads,
             writers: 0,
-            writers_follow: true,
             sync_threads_max: 8,
             queue_bytes_max: 32 << 20,
             queue_batches_max: 1 << 16,

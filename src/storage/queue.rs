@@ -12,7 +12,6 @@ use super::error::AppendError;
 use super::job::SyncDone;
 use super::partition::PartitionShared;
 use super::partition_log::PartitionLog;
-use crate::env::current_core;
 
 /// Beyond the bounds, for the broker's own logs alone: commits and heartbeats are not refused because
 /// producers are many. Each such log has one commit under way, so a few of the largest batches do.
@@ -63,8 +62,6 @@ struct State {
     kicked: bool,
     /// The writer sleeps.
     asleep: bool,
-    /// The core of the thread that woke it for batches.
-    woken_on: Option<usize>,
     /// Nothing is taken any more.
     closed: bool,
 }
@@ -127,7 +124,7 @@ impl WriterQueue {
         if more && bytes + size < WAKE_BYTES {
             self.push_command(command, |_| ());
         } else {
-            self.push_command(command, |state| self.wake_from_here(state));
+            self.command(command);
         }
         Ok(())
     }
@@ -135,8 +132,8 @@ impl WriterQueue {
     /// Wakes the writer for what was queued without.
     pub(crate) fn flush(&self) {
         let state = self.lock();
-        if !state.commands.is_empty() {
-            self.wake_from_here(state);
+        if state.asleep && !state.commands.is_empty() {
+            self.wake(state);
         }
     }
 
@@ -221,9 +218,8 @@ impl WriterQueue {
         }
     }
 
-    /// Sleeps until something arrives or `timeout` is over. The core of the thread that ended it
-    /// with batches, if one did.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<usize> {
+    /// Sleeps until something arrives or `timeout` is over.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) {
         let mut state = self.lock();
         state.asleep = true;
         let idle = |s: &mut State| s.commands.is_empty() && s.dones.is_empty() && !s.kicked;
@@ -235,21 +231,12 @@ impl WriterQueue {
             None => self.ready.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
         };
         state.asleep = false;
-        state.woken_on.take()
     }
 
     fn push(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
         self.wake(state);
-    }
-
-    /// Wakes the writer for batches that this thread brought.
-    fn wake_from_here(&self, mut state: MutexGuard<'_, State>) {
-        if state.asleep {
-            state.woken_on = Some(current_core());
-            self.wake(state);
-        }
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {

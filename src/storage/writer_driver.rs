@@ -9,9 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use super::follow::Place;
 use super::job::SyncJob;
-use super::options::StorageOptions;
 use super::queue::WriterQueue;
 use super::writer::WriterCore;
 
@@ -23,17 +21,13 @@ pub(crate) struct Drivers {
 
 impl Drivers {
     /// Starts a thread for each writer.
-    pub(crate) fn start(
-        cores: Vec<WriterCore>,
-        options: &StorageOptions,
-    ) -> std::io::Result<Drivers> {
-        let pool = Arc::new(SyncPool::new(options.sync_threads_max.max(1) as usize));
-        let follows = options.writers_follow;
+    pub(crate) fn start(cores: Vec<WriterCore>, threads_max: u32) -> std::io::Result<Drivers> {
+        let pool = Arc::new(SyncPool::new(threads_max.max(1) as usize));
         let mut drivers = Drivers { writers: Vec::new(), pool };
         for (number, core) in cores.into_iter().enumerate() {
             let (queue, pool) = (Arc::clone(core.queue()), Arc::clone(&drivers.pool));
             let name = format!("stoplog-writer-{number}");
-            let thread = Builder::new().name(name).spawn(move || drive(core, &pool, follows))?;
+            let thread = Builder::new().name(name).spawn(move || drive(core, &pool))?;
             drivers.writers.push((queue, thread));
         }
         Ok(drivers)
@@ -59,8 +53,7 @@ impl Drop for Drivers {
     }
 }
 
-fn drive(mut core: WriterCore, pool: &Arc<SyncPool>, follows: bool) {
-    let mut place = Place::of_this_thread(follows);
+fn drive(mut core: WriterCore, pool: &Arc<SyncPool>) {
     let queue = Arc::clone(core.queue());
     while !queue.is_closed() {
         let mut report = core.run_round(core.now());
@@ -72,13 +65,11 @@ fn drive(mut core: WriterCore, pool: &Arc<SyncPool>, follows: bool) {
             continue;
         }
         for job in report.jobs {
-            pool.submit(job, &queue, &place);
+            pool.submit(job, &queue);
         }
         if !report.progressed {
             let timeout = report.next_deadline.map(|at| at.saturating_sub(core.now()));
-            if let Some(core) = queue.wait(timeout) {
-                place.woken(core);
-            }
+            queue.wait(timeout);
         }
     }
 }
@@ -103,19 +94,13 @@ impl SyncPool {
         SyncPool { state: Mutex::default(), ready: Condvar::new(), threads_max }
     }
 
-    fn submit(self: &Arc<Self>, job: SyncJob, queue: &Arc<WriterQueue>, place: &Place) {
+    fn submit(self: &Arc<Self>, job: SyncJob, queue: &Arc<WriterQueue>) {
         let mut state = self.lock();
         state.jobs.push_back((job, Arc::clone(queue)));
         if state.idle < state.jobs.len() && state.threads.len() < self.threads_max {
             let pool = Arc::clone(self);
             let name = format!("stoplog-sync-{}", state.threads.len());
-            let cores = place.everywhere();
-            let work = move || {
-                // It begins where the writer is kept; there it would hold appends up.
-                let _ = cores.map(|cores| cores.keep_this_thread());
-                pool.work();
-            };
-            match Builder::new().name(name).spawn(work) {
+            match Builder::new().name(name).spawn(move || pool.work()) {
                 Ok(thread) => state.threads.push(thread),
                 Err(e) => assert!(!state.threads.is_empty(), "no thread for syncs: {e}"),
             }

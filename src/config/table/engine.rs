@@ -85,14 +85,6 @@ pub(super) const ROWS: &[Setting] = &[
         apply: |r, v| r.broker.storage.writers = v.narrow(),
     },
     Setting {
-        key: "storage.writers_follow",
-        kind: Kind::Switch,
-        default: "true",
-        doc: "A log writer runs on the core whose thread hands it most of its batches; `false` leaves it to the scheduler.",
-        reason: "What was just received lies in that core's cache. On a dedicated machine with idle cores `false` may give more at more processor time.",
-        apply: |r, v| r.broker.storage.writers_follow = v.switch(),
-    },
-    Setting {
         key: "storage.sync_threads_max",
         kind: Kind::Count { min: 1, max: 256 },
         default: "8",
