@@ -6,7 +6,7 @@ use serde_json::json;
 use super::connection::Connection;
 use super::failure::{CommandResult, Failure};
 use super::now;
-use super::output::{Output, Table, confirm, grouped};
+use super::output::{Output, Table, confirm, counted, grouped};
 use super::position::{Position, TimeRef};
 use super::topic::really;
 use crate::client::Admin;
@@ -193,7 +193,8 @@ async fn seek(admin: &Admin, args: &Seek, out: &mut Output) -> CommandResult {
         eprintln!("warning: group {} is new: it {verb} made with these offsets", args.group);
     }
     let verb = if args.dry_run { "would move" } else { "moved" };
-    out.say(format_args!("{verb} {} partitions of group {}", moves.len(), args.group))
+    let moved = counted(moves.len() as u64, "partition");
+    out.say(format_args!("{verb} {moved} of group {}", args.group))
 }
 
 async fn exists(admin: &Admin, group: &GroupId) -> Result<bool, Failure> {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::connection::Connection;
 use super::failure::{CommandResult, Exit, Failure};
-use super::output::{Output, Table, confirm, grouped};
+use super::output::{Output, Table, confirm, counted, grouped};
 use crate::client::{Admin, Run};
 use crate::types::{
     ErrorCode, Offset, PartitionHealth, PartitionId, TopicDescription, TopicName, format_bytes,
@@ -153,8 +153,9 @@ async fn create(admin: &Admin, args: &Create, out: &mut Output) -> CommandResult
         Ok(created) => {
             let durability = created.config.durability;
             out.say(format_args!(
-                "{verb} topic {}: {} partitions, durability {durability}",
-                args.name, args.partitions
+                "{verb} topic {}: {}, durability {durability}",
+                args.name,
+                counted(u64::from(args.partitions), "partition")
             ))?;
             out.json(&json!({
                 "topic": args.name, "topic_id": created.id, "partitions": args.partitions,
@@ -187,8 +188,8 @@ async fn describe(admin: &Admin, names: &[TopicName], out: &mut Output) -> Comma
     for name in names {
         let topic = admin.describe_topic(name).await?;
         out.json(&topic)?;
-        let count = topic.partitions.len();
-        out.say(format_args!("topic {}  id {}  {count} partitions", topic.name, topic.id))?;
+        let partitions = counted(topic.partitions.len() as u64, "partition");
+        out.say(format_args!("topic {}  id {}  {partitions}", topic.name, topic.id))?;
         for (key, value) in topic.config.entries() {
             out.say(format_args!("  {key} = {value}"))?;
         }
@@ -238,7 +239,7 @@ async fn alter(admin: &Admin, args: &Alter, out: &mut Output) -> CommandResult {
         added.map_err(|e| as_usage(e.into()))?;
     }
     let verb = if args.dry_run { "would change" } else { "changed" };
-    let partitions = args.partitions.map(|p| format!("{p} partitions"));
+    let partitions = args.partitions.map(|p| counted(p.into(), "partition"));
     let parts: Vec<String> = partitions.into_iter().chain(args.set.iter().cloned()).collect();
     out.say(format_args!("{verb} topic {}: {}", args.name, parts.join(", ")))?;
     out.json(&json!({
@@ -260,10 +261,10 @@ async fn delete(admin: &Admin, args: &Delete, out: &mut Output) -> CommandResult
         .iter()
         .map(|topic| {
             let (records, bytes) = size(topic);
-            let partitions = topic.partitions.len();
             format!(
-                "topic {}: {partitions} partitions, {} offsets, {}",
+                "topic {}: {}, {} offsets, {}",
                 topic.name,
+                counted(topic.partitions.len() as u64, "partition"),
                 grouped(records),
                 format_bytes(bytes)
             )

@@ -126,6 +126,29 @@ async fn requests_and_bytes_in_flight_are_counted_by_the_header_once() {
     }
 }
 
+/// Half of a pool of 512 KiB is all that may be on its way in. A peer that sent the larger part of a
+/// batch takes it and never ends; what another is told meanwhile. Either may come first: when it is
+/// the half that found no room, it is dropped, and another one tries.
+async fn beside_half_a_batch(
+    site: &Site,
+    peer: &mut Peer,
+    topic: TopicId,
+) -> (Peer, pushback::Request) {
+    for attempt in 0..1_000 {
+        let mut half = site.peer().await;
+        half.write(&large(topic, 100, Acks::Topic, 400_000)[..250_000]).await;
+        for frame in 0..20 {
+            let correlation = 1_000 + attempt * 20 + frame;
+            peer.write(&large(topic, correlation, Acks::Topic, 300_000)).await;
+            let answer = peer.answer_to(correlation).await;
+            if answer.frame_type == FrameType::Pushback {
+                return (half, refusal(&answer)); // the server has read enough of the other
+            }
+        }
+    }
+    panic!("the half is not counted");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_pool_has_no_room_for_is_dropped_as_it_arrives() {
     let site = Site::of(ServerOptions::default(), |broker| {
@@ -137,19 +160,8 @@ async fn what_the_pool_has_no_room_for_is_dropped_as_it_arrives() {
     .await;
     let settings = [("durability", "os"), ("max_message_bytes", "500KiB")];
     let topic = site.topic_with("orders", 3, &settings).await;
-    let (mut half, mut peer) = (site.peer().await, site.peer().await);
-    // Half of the pool is all that may be on its way in; this one never ends.
-    half.write(&large(topic, 100, Acks::Topic, 400_000)[..250_000]).await;
-    let mut correlation = 200;
-    let told = loop {
-        peer.write(&large(topic, correlation, Acks::Topic, 300_000)).await;
-        let answer = peer.answer_to(correlation).await;
-        if answer.frame_type == FrameType::Pushback {
-            break refusal(&answer); // the server has read enough of the other
-        }
-        correlation += 1;
-        assert!(correlation < 10_000, "the half is not counted");
-    };
+    let mut peer = site.peer().await;
+    let (half, told) = beside_half_a_batch(&site, &mut peer, topic).await;
     assert_eq!(told.pushback.code, PushbackCode::ServerBusy);
     assert_eq!((told.pushback.severity, told.pushback.effects), (Severity::Hold, Effects::None));
     peer.produced((topic, 0), &batch(&[b"small"])).await.expect("what is there goes on");
