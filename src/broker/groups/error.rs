@@ -32,7 +32,7 @@ pub enum GroupError {
         instance_id: String,
     },
     /// The group has members.
-    #[error("the group has active members: {members}")]
+    #[error("the group has {members} active members")]
     GroupNotEmpty {
         /// How many.
         members: usize,
